@@ -1,0 +1,7 @@
+"""Joint clustering and embedding with the estimator interface of scikit-learn."""
+
+from ._clustering_module import ClusteringModuleGMM
+from ._deep_clustering import DeepAEClustering
+from ._version import __version__
+
+__all__ = ["ClusteringModuleGMM", "DeepAEClustering", "__version__"]

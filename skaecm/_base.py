@@ -1,0 +1,583 @@
+"""What both estimators share: checks, the walk through a fit, and its results.
+
+A subclass says how a fit is prepared (`_prepare`) and where a run starts
+(`_start`); everything learned is published here, together, at the end.
+"""
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
+from torch import Tensor
+
+from . import _mixtures
+from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
+from ._rows import Rows, column_moments, make_rows
+from ._tensors import (
+    borrow,
+    compute_dtype,
+    draw_seeds,
+    make_generator,
+    resolve_device,
+    rest_on_cpu,
+    to_numpy,
+)
+from ._training import Report, Training, apply
+
+# A largest column this many times wider than the lower quartile decides alone.
+SCALE_RATIO = 100.0
+
+
+class Data(NamedTuple):
+    """Checked input: the array as validated, its weights, and both as rows.
+
+    The standardizer is learned from the rows of a new fit; a pass over one more
+    block has none.
+    """
+
+    x: Any
+    weight: np.ndarray | None
+    rows: Rows
+    standardizer: Standardizer | None
+
+
+class Run(NamedTuple):
+    """One training from one start."""
+
+    network: ClusteringNetwork
+    loss: float
+    converged: bool
+    n_iter: int
+    history: list[dict[str, Any]]
+
+
+@contextmanager
+def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
+    """Give an estimator its attributes back if the block is left by an exception."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+class BaseModuleClusterer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC
+):
+    """Abstract base of the estimators around a clustering module."""
+
+    _parameter_constraints: dict = {
+        "k": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # What a subclass provides
+    # ------------------------
+
+    @abstractmethod
+    def _check_parameters(self, data: Data) -> None:
+        """Raise or warn where parameters do not fit each other or the data."""
+
+    @abstractmethod
+    def _alpha(self) -> Any:
+        """The strength of the prior, its default resolved."""
+
+    @abstractmethod
+    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+        """What all runs of a fit share, and its history."""
+
+    @abstractmethod
+    def _start(
+        self, prepared: Any, data: Data, seed: int
+    ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
+        """The network from which one run starts, free to be trained, and its history."""
+
+    @abstractmethod
+    def _resume(self, data: Data) -> ClusteringNetwork:
+        """A copy of the fitted network, under the present parameters, to train on."""
+
+    @abstractmethod
+    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
+        """Set the attributes that only the subclass has."""
+
+    @abstractmethod
+    def transform(self, X):
+        """Map X to the space of the module."""
+
+    # Fitting
+    # -------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Learn the clusters of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to cluster, at least `k`. float32 and float64 are kept, uint8 is
+            computed in float32, everything else in float64. Sparse input is
+            never densified as a whole.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights, zero or more; they are scaled to mean one.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter is not as described, or the loss stops being
+            finite. The estimator is then as it was before the call.
+        """
+        with unchanged_on_failure(self):
+            data = self._check_data(X, sample_weight, reset=True)
+            seeds = draw_seeds(self.random_state, 1 + self._n_runs())
+            if self.warm_start and hasattr(self, "module_"):
+                history: list[dict[str, Any]] = []
+                runs = [self._run(self._resume(data), [], data, seeds[1])]
+            else:
+                prepared, history = self._prepare(data, seeds[0])
+                runs = [
+                    self._run(*self._start(prepared, data, seed), data, seed) for seed in seeds[1:]
+                ]
+            best = min(runs, key=lambda run: run.loss)
+            self._renumber(best.network, data.rows)
+            self._publish(best._replace(history=history + best.history), data)
+        self._warn_about_result()
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Continue with one pass over a block of rows.
+
+        The first call makes the start on its block (as `fit` with
+        ``max_iter=0``); every later call, and every call after `fit`, is one
+        epoch over its block, the optimizer going on where it was. `labels_` and
+        `covariances_` are those of the last block, `weights_` the running average.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            A block of rows; the first must hold at least `k`.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights, scaled to mean one within the block.
+
+        Returns
+        -------
+        self : object
+            The estimator after the pass.
+        """
+        first = not hasattr(self, "module_")
+        with unchanged_on_failure(self):
+            data = self._check_data(X, sample_weight, reset=first)
+            seed, start_seed = draw_seeds(self.random_state, 2)
+            if first:
+                prepared, history = self._prepare(data, seed)
+                network, start_history = self._start(prepared, data, start_seed)
+                loss = sum(network.settle(data.rows).values())
+                self._renumber(network, data.rows)
+                self._publish(Run(network, loss, False, 0, history + start_history), data)
+                self._training_state = None
+            else:
+                network = self._resume(data)
+                training = self._make_training(network, start_seed)
+                if self._training_state is None:
+                    # The running average goes on: a block does not replace it.
+                    training.epoch = self.n_iter_ + 1
+                else:
+                    training.load_state_dict(self._training_state)
+                loss = training.run_epoch(data.rows, report=self._report)
+                history = self.history_ + training.history[-1:]
+                self._publish(Run(network, loss, False, self.n_iter_ + 1, history), data)
+                self._training_state = rest_on_cpu(training.state_dict())
+        return self
+
+    def _check_data(self, X, sample_weight, *, reset: bool) -> Data:
+        """Check X, its weights and the parameters; for a fit or one more pass."""
+        x = self._validate(X, reset=reset)
+        weight, n_weighted = check_weight(sample_weight, x)
+        device = resolve_device(self.device)
+        rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        if not reset:
+            return Data(x, weight, rows, None)
+        if self.k > n_weighted:
+            raise ValueError(
+                f"k={self.k} must be at most the number of rows that carry weight, but "
+                f"n_samples={n_weighted}. Use a smaller k or more rows."
+            )
+        mean, variance = column_moments(rows)
+        warn_about_scales(to_numpy(variance.sqrt()))
+        scale = variance.mean().sqrt()
+        standardizer = Standardizer(
+            mean.to(rows.dtype), torch.where(scale > 0, scale, 1.0).to(rows.dtype)
+        )
+        data = Data(x, weight, rows, standardizer)
+        self._check_parameters(data)
+        return data
+
+    def _validate(self, X, *, reset: bool):
+        """X as CSR or as a C-ordered array, float32 or float64."""
+        is_uint8 = getattr(X, "dtype", None) == np.uint8
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=np.float32 if is_uint8 else [np.float64, np.float32],
+            order="C",
+        )
+
+    def _n_runs(self) -> int:
+        """How many starts a fit tries: a start that is given is tried once."""
+        return self.n_init if isinstance(self.init, str) else 1
+
+    def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
+        """A copy of a fitted network, on the device, under the present strengths."""
+        adopted = copy.deepcopy(network).to(data.rows.device, data.rows.dtype)
+        adopted.alpha = strengths(self._alpha(), self.k, data.rows)
+        return adopted
+
+    def _training_settings(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate_init,
+            "epsilon": self.epsilon,
+        }
+
+    def _stopping_settings(self, max_iter: int) -> dict[str, Any]:
+        return {
+            "max_iter": max_iter,
+            "tol": self.tol,
+            "n_iter_no_change": self.n_iter_no_change,
+        }
+
+    def _make_training(self, network: ClusteringNetwork, seed: int) -> Training:
+        return Training(
+            network, phase="training", generator=make_generator(seed), **self._training_settings()
+        )
+
+    def _run(
+        self, network: ClusteringNetwork, history: list[dict[str, Any]], data: Data, seed: int
+    ) -> Run:
+        """Train ``network`` in place: epochs, then the averaging epoch."""
+        training = self._make_training(network, seed)
+        converged = training.run(
+            data.rows, report=self._report, **self._stopping_settings(self.max_iter)
+        )
+        n_iter = training.epoch
+        if n_iter:
+            training.run_averaging_epoch(data.rows, report=self._report)
+        loss = sum(network.settle(data.rows).values())
+        return Run(network, loss, converged, n_iter, history + training.history)
+
+    @property
+    def _report(self) -> Report | None:
+        """What to do with a row of the history as it comes: nothing, or print it."""
+        if not self.verbose:
+            return None
+        name = type(self).__name__
+
+        def report(row: dict[str, Any]) -> None:
+            terms = ", ".join(
+                f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float)
+            )
+            print(f"[{name}] {row['phase']} {row['epoch']}: {terms}", flush=True)
+
+        return report
+
+    # Publishing
+    # ----------
+
+    def _renumber(self, network: ClusteringNetwork, rows: Rows) -> None:
+        """Number the clusters without rows last, so that labels have no gaps."""
+        labels = apply(network.proba, rows).argmax(axis=1)
+        is_empty = np.bincount(labels, minlength=self.k) == 0
+        if is_empty.any():
+            order = np.argsort(is_empty, kind="stable")
+            network.clustering.reorder(torch.from_numpy(order).to(rows.device))
+
+    def _publish(self, run: Run, data: Data) -> None:
+        """Set everything learned, from the network as it now is."""
+        network, rows = run.network, data.rows
+        outer, inner = network.mean_distortions(rows)
+        labels = apply(network.proba, rows).argmax(axis=1)
+        network = network.cpu()
+        standardizer = network.standardizer
+        dtype = data.x.dtype
+        variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
+        self.module_: ClusteringNetwork = network
+        self.labels_ = labels
+        self.cluster_centers_ = to_numpy(standardizer.inverse(network.prototypes())).astype(
+            dtype, copy=False
+        )
+        self.means_ = self.cluster_centers_
+        self.weights_ = to_numpy(network.clustering.gbar).astype(dtype, copy=False)
+        self.covariances_ = np.full(self.k, variance, dtype=dtype)
+        self.loss_ = run.loss
+        self.history_ = run.history
+        self.loss_curve_ = [row["loss"] for row in run.history if row["phase"] == "training"]
+        self.n_iter_ = run.n_iter
+        self.converged_ = run.converged
+        self._publish_own(network, inner)
+        self._training_state = None
+
+    def _warn_about_result(self) -> None:
+        """Say what a user would want to know about a finished fit."""
+        n_found = len(np.unique(self.labels_))
+        if n_found < self.k:
+            warnings.warn(
+                f"Only {n_found} of k={self.k} clusters hold rows after training; the empty "
+                "ones are numbered last and weights_ shows them. X may have fewer distinct "
+                "rows than k; else try a smaller k, a larger alpha, a larger n_init or "
+                "another init.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if self.max_iter > 0 and not self.converged_:
+            warnings.warn(
+                f"The loss was still falling after max_iter={self.max_iter} epochs. "
+                "Increase max_iter, or tol to stop earlier.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    # Using a fit
+    # -----------
+
+    def _apply(self, method: str, X) -> np.ndarray:
+        """A method of the network, row by row, on validated X."""
+        x = self._validate(X, reset=False)
+        device = resolve_device(self.device)
+        network = borrow(self.module_, device)
+        rows = make_rows(x, None, device, network.dtype)
+        return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
+
+    def predict(self, X):
+        """Predict the cluster of every row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Index of the cluster with the largest responsibility.
+        """
+        return self.predict_proba(X).argmax(axis=1)
+
+    def predict_proba(self, X):
+        """Responsibilities of the clusters: the module's softmax.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to assign.
+
+        Returns
+        -------
+        responsibilities : ndarray of shape (n_samples, k)
+            Rows sum to one.
+        """
+        check_is_fitted(self)
+        return self._apply("proba", X)
+
+    def score_samples(self, X):
+        """Log-likelihood of every row under the implied mixture.
+
+        The mixture has the weights `weights_`, the means `cluster_centers_` and
+        the covariances ``covariances_[j] * I``, all in the space of X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples,)
+            Log-densities in nats.
+        """
+        check_is_fitted(self)
+        x = self._validate(X, reset=False)
+        return _mixtures.log_density(x, self.weights_, self.cluster_centers_, self.covariances_)
+
+    def score(self, X, y=None, sample_weight=None):
+        """Mean log-likelihood of X under the implied mixture.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights of the mean.
+
+        Returns
+        -------
+        log_likelihood : float
+            Nats per row; higher is better. Comparable with
+            ``GaussianMixture(covariance_type="spherical").score``.
+        """
+        log_prob = self.score_samples(X)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, log_prob[:, None], dtype=np.float64, ensure_non_negative=True
+            )
+        return float(np.average(log_prob, weights=sample_weight))
+
+    def _check_code(self, X, width: int, what: str) -> np.ndarray:
+        """A dense array with one column for each of ``width`` coordinates."""
+        check_is_fitted(self)
+        code = check_array(X, dtype=self.cluster_centers_.dtype)
+        if code.shape[1] != width:
+            raise ValueError(
+                f"X has {code.shape[1]} columns, but inverse_transform of "
+                f"{type(self).__name__} expects the {width} of {what}."
+            )
+        return code
+
+    def _random_state(self) -> np.random.RandomState:
+        return check_random_state(self.random_state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+# Checks
+# ------
+
+
+def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
+    """Weights of mean one, None where all are equal, and how many are not zero."""
+    if sample_weight is None:
+        return None, x.shape[0]
+    weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+    n_weighted = int(np.count_nonzero(weight))
+    if n_weighted == 0:
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number, but all of "
+            "sample_weight is zero."
+        )
+    return (None if np.ptp(weight) == 0 else weight / weight.mean()), n_weighted
+
+
+def fitted_init(init: Any) -> Any:
+    """The estimator that ``init`` is or freezes, which must be fitted; else ``init``."""
+    estimator = init.estimator if isinstance(init, FrozenEstimator) else init
+    if isinstance(estimator, BaseEstimator):
+        try:
+            check_is_fitted(estimator)
+        except NotFittedError:
+            raise NotFittedError(
+                f"init={estimator!r} is not fitted. Fit it first. sklearn.clone (and so "
+                "GridSearchCV and Pipeline) drops the fit of an estimator given as a "
+                "parameter: wrap it as init=sklearn.frozen.FrozenEstimator(fitted)."
+            ) from None
+    return estimator
+
+
+def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
+    """Raise if a fitted start and the estimator that takes it differ in a number."""
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ValueError(
+                f"{parameter} continues from a fit with {name}={theirs}, but here "
+                f"{name}={ours}. Make the two agree, or start anew."
+            )
+
+
+def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndarray:
+    """Centres (k, n_features) given as an array, checked."""
+    centers = check_array(init, dtype=dtype, input_name="init")
+    if centers.shape != (k, n_features):
+        raise ValueError(
+            f"init must hold one row for each of k={k} clusters and one column for each of "
+            f"the {n_features} features of X, but has shape {centers.shape}."
+        )
+    return centers
+
+
+def strengths(alpha: Any, k: int, rows: Rows) -> Tensor:
+    """alpha (k,) on the device of ``rows``."""
+    values = np.asarray(alpha, dtype=np.float64)
+    if values.ndim == 0:
+        values = np.full(k, values)
+    if values.shape != (k,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"alpha must be one number or k={k} of them, finite and zero or more, but is {alpha!r}."
+        )
+    return torch.from_numpy(values).to(rows.device, rows.dtype)
+
+
+def make_module(start: Any, rows: Rows) -> ClusteringModule:
+    """A clustering module holding ``start``, on the device of ``rows``."""
+    return ClusteringModule(
+        *(torch.as_tensor(np.array(part)).to(rows.device, rows.dtype) for part in start)
+    )
+
+
+def warn_about_scales(deviation: np.ndarray) -> None:
+    """Warn once when all rows are equal or few columns outweigh the rest by far."""
+    varying = np.sort(deviation[deviation > 0])
+    if len(varying) == 0:
+        warnings.warn(
+            "All rows of X are equal: there is nothing to cluster.", UserWarning, stacklevel=5
+        )
+        return
+    lower_quartile = varying[(len(varying) - 1) // 4]
+    if varying[-1] > SCALE_RATIO * lower_quartile:
+        warnings.warn(
+            "The columns of X are on very different scales (standard deviations from "
+            f"{lower_quartile:.3g} at the lower quartile to {varying[-1]:.3g}), so a few of "
+            "them decide alone. sklearn.preprocessing.StandardScaler puts them on one scale.",
+            UserWarning,
+            stacklevel=5,
+        )

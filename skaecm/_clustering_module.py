@@ -1,0 +1,373 @@
+"""`ClusteringModuleGMM`: the clustering module on the rows themselves."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from . import _initialization as starts
+from . import _mixtures
+from ._base import (
+    BaseModuleClusterer,
+    Data,
+    check_same,
+    fitted_init,
+    init_centers,
+    make_module,
+    strengths,
+)
+from ._modules import ClusteringNetwork, ShallowNetwork
+from ._tensors import to_numpy
+
+
+class ClusteringModuleGMM(BaseModuleClusterer):
+    """Gaussian mixture clustering by a one-hidden-layer autoencoder.
+
+    The encoder is ``g = softmax(W x + b)``, the decoder the linear map ``g M``
+    whose rows are the centroids. The loss is, up to a constant, minus the
+    expected complete-data log-likelihood of a mixture with equal isotropic
+    covariances, with a Dirichlet prior on the average responsibilities [1]_::
+
+        E1 + E2 + E3 - sum_j alpha_j log gbar_j
+
+    ``E1 + E2 + E3`` is the expected distortion ``sum_j g_ij ||x_i - mu_j||^2``,
+    here the mean over rows as a fraction of the total variance of X. So `alpha`
+    means the same at every batch size, scale and width of X.
+
+    Parameters
+    ----------
+    k : int, default=8
+        Number of clusters.
+    alpha : float or array-like of shape (k,), default=0.0
+        Strength of the prior on the average responsibilities, zero or more. It
+        keeps clusters alive and draws their sizes together. With unequal
+        strengths the largest goes to the largest cluster. A published
+        ``(alpha, B)`` is ``(alpha - 1) / (B * V)`` here, V being the total variance.
+    init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
+            (k, n_features) or fitted estimator, default="k-means"
+        Where training starts.
+
+        - "k-means": one run of k-means; the encoder holds the E-step of the
+          mixture it implies.
+        - "k-means++": rows drawn by k-means++, and their E-step.
+        - "pinv": one run of k-means, ``W = pinv(M)'`` and ``b = 0``, as published.
+        - "random": Glorot uniform W and M, as published.
+        - an array of centres, and their E-step.
+        - a fitted KMeans or MiniBatchKMeans (its labels come back at
+          ``max_iter=0``), a fitted GaussianMixture or BayesianGaussianMixture
+          (``covariance_type="tied"`` comes back exactly, others by their weighted
+          mean covariance, with a warning), or a fitted ClusteringModuleGMM.
+          Wrapped in `sklearn.frozen.FrozenEstimator` it survives `clone`.
+    n_init : int, default=1
+        Number of starts, of which the one with the lowest loss is kept. A start
+        that is given is tried once.
+    batch_size : int, default=256
+        Largest number of rows in a step.
+    max_iter : int, default=200
+        Largest number of epochs; 0 keeps the start.
+    learning_rate_init : float, default=0.001
+        Learning rate of Adam.
+    epsilon : float, default=1e-8
+        Constant in Adam's denominator.
+    tol : float, default=1e-4
+        An epoch counts as progress when it betters the best loss by this share of it.
+    n_iter_no_change : int, default=10
+        Epochs without progress after which training has converged. One more
+        epoch follows, whose weights after every step are averaged.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
+    warm_start : bool, default=False
+        Whether `fit` continues from the previous fit.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the starts and of the order of rows.
+    verbose : int, default=0
+        Whether to print a line for every epoch.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of every row of X, equal to ``predict(X)``.
+    cluster_centers_, means_ : ndarray of shape (k, n_features)
+        The centroids M.
+    weights_ : ndarray of shape (k,)
+        Average responsibilities.
+    covariances_ : ndarray of shape (k,)
+        Variance of the implied mixture, the same for every cluster: the mean
+        distortion per feature.
+    n_iter_ : int
+        Epochs of the best run, the averaging epoch not counted.
+    converged_ : bool
+        Whether the best run became flat before `max_iter`.
+    loss_ : float
+        Loss over all rows at the end.
+    loss_curve_ : list of float
+        Mean loss of every epoch of the best run.
+    history_ : list of dict
+        One dict an epoch: "phase", "epoch", "loss" and its terms "E1" to "E4".
+    module_ : torch.nn.Module
+        The trained network, on the CPU.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, when X had any.
+
+    See Also
+    --------
+    DeepAEClustering : The same module inside a deep autoencoder.
+    sklearn.mixture.GaussianMixture : Mixtures fitted by EM.
+
+    References
+    ----------
+    .. [1] A. Boubekki, M. Kampffmeyer, R. Jenssen, U. Brefeld, "Joint
+       optimization of an autoencoder for clustering and embedding", Machine
+       Learning 110 (2021), section 3. :arxiv:`2012.03740`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from skaecm import ClusteringModuleGMM
+    >>> X, _ = make_blobs(n_samples=300, centers=3, random_state=0)
+    >>> model = ClusteringModuleGMM(k=3, random_state=0).fit(X)
+    >>> model.cluster_centers_.shape
+    (3, 2)
+    >>> bool((model.predict(X) == model.labels_).all())
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseModuleClusterer._parameter_constraints,
+        "init": [
+            StrOptions({"k-means", "k-means++", "pinv", "random"}),
+            "array-like",
+            HasMethods("predict"),
+        ],
+    }
+
+    def __init__(
+        self,
+        k=8,
+        *,
+        alpha=0.0,
+        init="k-means",
+        n_init=1,
+        batch_size=256,
+        max_iter=200,
+        learning_rate_init=1e-3,
+        epsilon=1e-8,
+        tol=1e-4,
+        n_iter_no_change=10,
+        device="auto",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.k = k
+        self.alpha = alpha
+        self.init = init
+        self.n_init = n_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.learning_rate_init = learning_rate_init
+        self.epsilon = epsilon
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _alpha(self) -> Any:
+        return self.alpha
+
+    def _check_parameters(self, data: Data) -> None:
+        strengths(self._alpha(), self.k, data.rows)
+        init = fitted_init(self.init)
+        n_features = data.x.shape[1]
+        if isinstance(init, BaseEstimator):
+            if not isinstance(init, ACCEPTED_STARTS):
+                raise ValueError(
+                    "init must be a fitted KMeans, MiniBatchKMeans, GaussianMixture, "
+                    "BayesianGaussianMixture or ClusteringModuleGMM, but is a "
+                    f"{type(init).__name__}. Pass its centres as an array instead."
+                )
+            check_same("init", {"k": (n_clusters(init), self.k)})
+            check_same("init", {"n_features_in_": (init.n_features_in_, n_features)})
+        elif not isinstance(init, str):
+            init_centers(init, self.k, n_features, data.x.dtype)
+
+    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+        return fitted_init(self.init), []
+
+    def _start(
+        self, prepared: Any, data: Data, seed: int
+    ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
+        if isinstance(prepared, ClusteringModuleGMM):
+            return self._adopt(prepared.module_, data), []
+        assert data.standardizer is not None
+        module = make_module(self._make_start(prepared, data, seed), data.rows)
+        alpha = strengths(self._alpha(), self.k, data.rows)
+        return ShallowNetwork(data.standardizer, module, alpha, unit=data.x.shape[1]), []
+
+    def _make_start(self, init: Any, data: Data, seed: int) -> starts.Start:
+        """W, b and M in standardised units, from whatever `init` is."""
+        standardizer = data.standardizer
+        assert standardizer is not None
+        offset = to_numpy(standardizer.offset).astype(np.float64)
+        scale = float(standardizer.scale)
+        x, weight = data.x, data.weight
+        if isinstance(init, str):
+            if init == "random":
+                return starts.glorot_start(self.k, x.shape[1], np.random.RandomState(seed))
+            if init == "k-means++":
+                centers = starts.kmeans_plusplus_centroids(
+                    x, self.k, seed=seed, sample_weight=weight
+                )
+            else:
+                centers = starts.kmeans_centroids(
+                    x, self.k, n_init=1, seed=seed, sample_weight=weight
+                )
+        elif isinstance(init, KMeans | MiniBatchKMeans):
+            centers = init.cluster_centers_
+        elif isinstance(init, GaussianMixture | BayesianGaussianMixture):
+            if init.covariance_type != "tied":
+                warnings.warn(
+                    f"init has covariance_type={init.covariance_type!r}, whose responsibilities "
+                    "the module cannot hold exactly: the start takes its weighted mean "
+                    "covariance. With covariance_type='tied' the start is exact.",
+                    UserWarning,
+                    stacklevel=6,
+                )
+            precision = starts.shared_precision(init) * scale**2
+            return starts.tied_encoder((init.means_ - offset) / scale, precision, init.weights_)
+        else:
+            centers = init_centers(init, self.k, x.shape[1], x.dtype)
+        means = (centers - offset) / scale
+        if init == "pinv":
+            return starts.pinv_encoder(means)
+        variance = starts.within_variance(x, centers, weight) / scale**2
+        return starts.posterior_encoder(means, max(variance, _mixtures.VARIANCE_FLOOR))
+
+    def _resume(self, data: Data) -> ClusteringNetwork:
+        check_same("warm_start", {"k": (self.module_.clustering.k, self.k)})
+        return self._adopt(self.module_, data)
+
+    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
+        self._n_features_out = self.k
+
+    def transform(self, X):
+        """Code of X: the responsibilities, as `predict_proba`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to encode.
+
+        Returns
+        -------
+        code : ndarray of shape (n_samples, k)
+            Responsibilities of the clusters.
+        """
+        return self.predict_proba(X)
+
+    def inverse_transform(self, X):
+        """Map codes to the space of the input: ``g M``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, k)
+            Responsibilities.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            Mixtures of the centroids.
+        """
+        return self._check_code(X, self.k, "the responsibilities") @ self.cluster_centers_
+
+    def sample(self, n_samples=1):
+        """Draw from the implied mixture.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of points.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The points, sorted by component.
+        y : ndarray of shape (n_samples,)
+            Their components.
+        """
+        check_is_fitted(self)
+        return _mixtures.sample(
+            n_samples,
+            self.weights_,
+            self.cluster_centers_,
+            self.covariances_,
+            self._random_state(),
+        )
+
+    def bic(self, X, sample_weight=None):
+        """Bayesian information criterion of the implied mixture on X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights, scaled to mean one.
+
+        Returns
+        -------
+        bic : float
+            The lower, the better.
+        """
+        score = self.score(X, sample_weight=sample_weight)
+        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+        return -2.0 * n_samples * score + self._n_parameters() * np.log(n_samples)
+
+    def aic(self, X, sample_weight=None):
+        """Akaike information criterion of the implied mixture on X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to score.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights, scaled to mean one.
+
+        Returns
+        -------
+        aic : float
+            The lower, the better.
+        """
+        score = self.score(X, sample_weight=sample_weight)
+        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+        return -2.0 * n_samples * score + 2.0 * self._n_parameters()
+
+    def _n_parameters(self) -> int:
+        """Free parameters of the mixture: means, weights and one variance."""
+        k, n_features = self.cluster_centers_.shape
+        return k * n_features + (k - 1) + 1
+
+
+ACCEPTED_STARTS = (
+    KMeans,
+    MiniBatchKMeans,
+    GaussianMixture,
+    BayesianGaussianMixture,
+    ClusteringModuleGMM,
+)
+
+
+def n_clusters(estimator: BaseEstimator) -> int:
+    """Number of clusters of a fitted estimator among `ACCEPTED_STARTS`."""
+    if isinstance(estimator, KMeans | MiniBatchKMeans):
+        return len(estimator.cluster_centers_)
+    return len(estimator.means_)

@@ -1,0 +1,505 @@
+"""`DeepAEClustering`: the clustering module inside a deep autoencoder (AE-CM)."""
+
+import copy
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, check_memory
+
+from . import _initialization as starts
+from . import _mixtures
+from ._base import (
+    BaseModuleClusterer,
+    Data,
+    check_same,
+    fitted_init,
+    init_centers,
+    make_module,
+    strengths,
+)
+from ._modules import (
+    Autoencoder,
+    ClusteringModule,
+    ClusteringNetwork,
+    DeepNetwork,
+    ShallowNetwork,
+    Standardizer,
+)
+from ._pretraining import Recipe, pretrain
+from ._rows import make_rows
+from ._tensors import borrow, make_generator, resolve_device, to_numpy
+from ._training import Training, apply
+from .autoencoders import MLPAutoencoder
+
+# Runs of k-means on the embedding, and epochs of the module alone, as published.
+KMEANS_RUNS = 20
+MODULE_EPOCHS = 100
+
+# The default strength of the prior, times k: in balance a cluster's pull on one
+# row is alpha k, whatever k is.
+ALPHA_TIMES_K = 0.5
+
+# Narrower embeddings lose too much of X, even for few clusters.
+DEFAULT_WIDTH = 10
+
+
+class DeepAEClustering(BaseModuleClusterer):
+    """Joint clustering and embedding by an autoencoder with a clustering module.
+
+    The embedding and the clustering are learned together (AE-CM) [1]_. With
+    ``z = f(x)`` the code, ``h`` the decoder, ``g = softmax(W z + b)`` the
+    responsibilities and ``mu_j`` the centroids in the embedding, the loss is the
+    mean over rows of::
+
+        beta ||x - h(z)||^2 / V  +  ||z - sum_j g_j mu_j||^2  +  sum_j g_j (1 - g_j)
+            +  lam sum_jl |<mu_j, mu_l> - delta_jl|  -  sum_j alpha_j log gbar_j
+
+    where V is the total variance of X, so that `beta` weighs the fraction of
+    variance that the autoencoder leaves unexplained. None of the weights depends
+    on the batch size or on the scale or width of X.
+
+    Parameters
+    ----------
+    k : int, default=8
+        Number of clusters.
+    n_components : int, default=None
+        Width of the embedding; None is the larger of `k` and 10. With less than
+        `k`, the centroids cannot be orthonormal: the mixture's distortion is then
+        kept in full and `lam` is not used.
+    hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
+        Widths of the encoder's hidden layers, LeakyReLU(0.2) between them; the
+        decoder is its mirror image.
+    autoencoder : callable, default=None
+        ``(n_features, n_components, generator) -> (encoder, decoder)``, a pair of
+        torch modules, in place of `hidden_layer_sizes`. Weights should be drawn
+        from ``generator``. `skaecm.autoencoders` has ready ones.
+    alpha : float, array-like of shape (k,) or None, default=None
+        Strength of the Dirichlet prior on the average responsibilities, zero or
+        more. It keeps clusters alive and draws their sizes together. With unequal
+        strengths the largest goes to the largest cluster. None is ``0.5 / k``. A
+        published ``(alpha, B)`` is ``(alpha - 1) / B`` here.
+    beta : float, default=0.1
+        Weight of the reconstruction. A published beta is ``beta * V`` here.
+    lam : float, default=0.1
+        Weight of the centroids' orthonormality. A published ``(lambda, B)`` is
+        ``lambda / B`` here.
+    init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
+            (k, n_features), fitted estimator or autoencoder, default="k-means"
+        Where joint training starts.
+
+        - "k-means": pretraining, the best of 20 runs of k-means on the embedding;
+          the embedding is shifted and scaled so that the centroids are nearly
+          orthonormal, and the encoder holds the E-step of the mixture they imply.
+        - "k-means++": the same from rows drawn by k-means++.
+        - "pinv": pretraining, k-means, ``W = pinv(M)'``, ``b = 0`` and up to 100
+          epochs of the module alone: the published AE-CM+pre.
+        - "random": Glorot uniform W and M; with ``pretrain_iter=0`` the published
+          AE-CM+rand.
+        - an array of centres in the space of X, or a fitted estimator with
+          `cluster_centers_` or `means_`: pretraining, then their codes.
+        - a fitted DeepAEClustering: all of its network.
+        - the `autoencoder_` of a fitted DeepAEClustering: only that, then k-means,
+          so that one pretraining serves many fits.
+
+        Wrapped in `sklearn.frozen.FrozenEstimator`, an estimator survives `clone`.
+    pretrain_iter : int, default=50
+        Largest number of epochs of reconstruction before the start.
+    n_init : int, default=1
+        Number of starts from the one pretrained autoencoder, of which the one
+        with the lowest loss is kept. A start that is given is tried once.
+    batch_size : int, default=256
+        Largest number of rows in a step.
+    max_iter : int, default=50
+        Largest number of epochs of joint training; 0 keeps the start.
+    learning_rate_init : float, default=0.001
+        Learning rate of Adam.
+    epsilon : float, default=1e-8
+        Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
+    tol : float, default=1e-3
+        An epoch counts as progress when it betters the best loss by this share of it.
+    n_iter_no_change : int, default=10
+        Epochs without progress after which training has converged. One more
+        epoch follows, whose weights after every step are averaged.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`.
+    warm_start : bool, default=False
+        Whether `fit` continues from the previous fit.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the starts and the order of rows.
+    verbose : int, default=0
+        Whether to print a line for every epoch.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of every row of X, equal to ``predict(X)``.
+    cluster_centers_, means_ : ndarray of shape (k, n_features)
+        The centroids, decoded to the space of X.
+    embedding_centers_ : ndarray of shape (k, n_components_)
+        The centroids in the embedding.
+    weights_ : ndarray of shape (k,)
+        Average responsibilities.
+    covariances_ : ndarray of shape (k,)
+        Variance of the implied mixture in the space of X, the same for every
+        cluster: the mean distortion per feature.
+    embedding_covariances_ : ndarray of shape (k,)
+        The same in the embedding.
+    autoencoder_ : torch.nn.Module
+        The trained autoencoder, to be the `init` of another fit.
+    module_ : torch.nn.Module
+        The trained network, `autoencoder_` included, on the CPU.
+    n_components_ : int
+        Width of the embedding.
+    n_iter_ : int
+        Joint epochs of the best run, the averaging epoch not counted.
+    converged_ : bool
+        Whether the best run became flat before `max_iter`.
+    loss_ : float
+        Loss over all rows at the end.
+    loss_curve_ : list of float
+        Mean loss of every joint epoch of the best run.
+    history_ : list of dict
+        One dict an epoch: "phase" ("pretraining", "training" or "averaging"),
+        "epoch", "loss" and its terms "reconstruction", "E1", "E2",
+        "orthonormality" and "E4", each times its weight.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, when X had any.
+
+    See Also
+    --------
+    ClusteringModuleGMM : The same module on the rows themselves.
+
+    Notes
+    -----
+    `score` and `score_samples` are those of the mixture of the decoded centroids,
+    ``sum_j weights_[j] N(x; cluster_centers_[j], covariances_[j] I)``, in nats of
+    the space of X: they do not contain the loss weights, so that settings can be
+    compared.
+
+    References
+    ----------
+    .. [1] A. Boubekki, M. Kampffmeyer, R. Jenssen, U. Brefeld, "Joint
+       optimization of an autoencoder for clustering and embedding", Machine
+       Learning 110 (2021), section 4. :arxiv:`2012.03740`
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skaecm import DeepAEClustering
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> model = DeepAEClustering(
+    ...     k=10, hidden_layer_sizes=(64,), pretrain_iter=20, random_state=0
+    ... ).fit(X)
+    >>> model.transform(X).shape
+    (1797, 10)
+    >>> bool((model.predict(X) == model.labels_).all())
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **BaseModuleClusterer._parameter_constraints,
+        "alpha": [Interval(Real, 0, None, closed="left"), "array-like", None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "hidden_layer_sizes": ["array-like"],
+        "autoencoder": [callable, None],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "lam": [Interval(Real, 0, None, closed="left")],
+        "init": [
+            StrOptions({"k-means", "k-means++", "pinv", "random"}),
+            Autoencoder,
+            "array-like",
+            HasMethods("predict"),
+        ],
+        "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
+        "memory": [str, HasMethods("cache"), None],
+    }
+
+    def __init__(
+        self,
+        k=8,
+        *,
+        n_components=None,
+        hidden_layer_sizes=(500, 500, 2000),
+        autoencoder=None,
+        alpha=None,
+        beta=0.1,
+        lam=0.1,
+        init="k-means",
+        pretrain_iter=50,
+        n_init=1,
+        batch_size=256,
+        max_iter=50,
+        learning_rate_init=1e-3,
+        epsilon=1e-8,
+        tol=1e-3,
+        n_iter_no_change=10,
+        device="auto",
+        memory=None,
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.k = k
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.autoencoder = autoencoder
+        self.alpha = alpha
+        self.beta = beta
+        self.lam = lam
+        self.init = init
+        self.pretrain_iter = pretrain_iter
+        self.n_init = n_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.learning_rate_init = learning_rate_init
+        self.epsilon = epsilon
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.memory = memory
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _n_runs(self) -> int:
+        return self.n_init if isinstance(self.init, str | Autoencoder) else 1
+
+    def _alpha(self) -> Any:
+        return ALPHA_TIMES_K / self.k if self.alpha is None else self.alpha
+
+    def _width(self) -> int:
+        """Width of the embedding: wide enough for k orthonormal centroids."""
+        return max(self.k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
+
+    def _check_parameters(self, data: Data) -> None:
+        strengths(self._alpha(), self.k, data.rows)
+        check_memory(self.memory)
+        n_features = data.x.shape[1]
+        if not all(
+            isinstance(size, Integral) and int(size) > 0 for size in self.hidden_layer_sizes
+        ):
+            raise ValueError(
+                "hidden_layer_sizes must hold integers of at least 1, but is "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        width = self._width()
+        init = fitted_init(self.init)
+        if isinstance(init, DeepAEClustering):
+            check_same("init", {"k": (len(init.cluster_centers_), self.k)})
+            init = init.autoencoder_
+        if isinstance(init, Autoencoder):
+            check_same("init", {"n_features": (init.n_features, n_features)})
+            if self.n_components is not None:
+                check_same("init", {"n_components": (init.n_components, width)})
+            width = init.n_components
+        elif isinstance(init, BaseEstimator):
+            self._centers_of(init)
+        elif not isinstance(init, str):
+            init_centers(init, self.k, n_features, data.x.dtype)
+        if width < self.k:
+            warnings.warn(
+                f"n_components={width} is smaller than k={self.k}: so many centroids cannot be "
+                "orthonormal, and nothing fixes the scale of the embedding. Use at least "
+                f"n_components={self.k}.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _centers_of(self, mixture: BaseEstimator) -> np.ndarray:
+        """Centres in the space of X of a fitted k-means or mixture."""
+        for name in ("cluster_centers_", "means_"):
+            centers = getattr(mixture, name, None)
+            if centers is not None:
+                return centers
+        raise ValueError(
+            "init must be a fitted DeepAEClustering, the autoencoder_ of one, or a fitted "
+            f"estimator with cluster_centers_ or means_, but is a {type(mixture).__name__}."
+        )
+
+    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+        init = fitted_init(self.init)
+        if isinstance(init, DeepAEClustering):
+            return init.module_, []
+        if isinstance(init, Autoencoder):
+            return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
+        assert data.standardizer is not None
+        device = data.rows.device
+        cached = check_memory(self.memory).cache(
+            pretrain, ignore=["rows", "standardizer", "report"]
+        )
+        key = None if self.memory is None else joblib.hash((data.x, data.weight, str(device)))
+        autoencoder, history = cached(
+            rows=data.rows,
+            data_key=key,
+            recipe=self._recipe(),
+            standardizer=data.standardizer,
+            n_components=self._width(),
+            seed=seed,
+            training_settings=self._training_settings(),
+            stopping_settings=self._stopping_settings(self.pretrain_iter),
+            report=self._report,
+        )
+        return autoencoder.to(device), history
+
+    def _recipe(self) -> Recipe:
+        """What builds the encoder and the decoder."""
+        if self.autoencoder is not None:
+            return self.autoencoder
+        return MLPAutoencoder(tuple(int(size) for size in self.hidden_layer_sizes))
+
+    def _start(
+        self, prepared: Any, data: Data, seed: int
+    ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
+        if isinstance(prepared, DeepNetwork):
+            return self._adopt(prepared, data), []
+        autoencoder = copy.deepcopy(prepared)
+        module, history = self._start_module(autoencoder, data, seed)
+        alpha = strengths(self._alpha(), self.k, data.rows)
+        return DeepNetwork(autoencoder, module, alpha, self.beta, self.lam), history
+
+    def _start_module(
+        self, autoencoder: Autoencoder, data: Data, seed: int
+    ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
+        """The module at its start; places the code of ``autoencoder`` to suit it."""
+        init, rows, weight = fitted_init(self.init), data.rows, data.weight
+        if isinstance(init, str) and init == "random":
+            rng = np.random.RandomState(seed)
+            return make_module(starts.glorot_start(self.k, autoencoder.n_components, rng), rows), []
+        z = apply(autoencoder.embed, rows)
+        if isinstance(init, str) and init == "k-means++":
+            centroids = starts.kmeans_plusplus_centroids(z, self.k, seed=seed, sample_weight=weight)
+        elif isinstance(init, str | Autoencoder):
+            centroids = starts.kmeans_centroids(
+                z, self.k, n_init=KMEANS_RUNS, seed=seed, sample_weight=weight
+            )
+        else:
+            centroids = self._embed_centers(init, autoencoder, data)
+        if isinstance(init, str) and init == "pinv":
+            return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed)
+        variance = starts.within_variance(z, centroids, weight)
+        shift, spread = starts.placement(centroids, within=variance * z.shape[1])
+        autoencoder.place(
+            *(torch.as_tensor(part).to(rows.device, rows.dtype) for part in (shift, spread))
+        )
+        start = starts.posterior_encoder(
+            (centroids - shift) / spread,
+            max(variance / spread**2, _mixtures.VARIANCE_FLOOR),
+        )
+        return make_module(start, rows), []
+
+    def _embed_centers(self, init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
+        """Centroids (k, p): the codes of centres given in the space of X."""
+        centers = self._centers_of(init) if isinstance(init, BaseEstimator) else init
+        centers = init_centers(centers, self.k, data.x.shape[1], data.x.dtype)
+        return apply(autoencoder.embed, make_rows(centers, None, data.rows.device, data.rows.dtype))
+
+    def _train_module_alone(
+        self, start: starts.Start, z: np.ndarray, data: Data, seed: int
+    ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
+        """The published second step: the module trained on a fixed embedding ``z``."""
+        rows = make_rows(z, data.weight, data.rows.device, data.rows.dtype)
+        zero = torch.zeros((), device=rows.device, dtype=rows.dtype)
+        network = ShallowNetwork(
+            Standardizer(zero.expand(z.shape[1]), zero + 1.0),
+            make_module(start, rows),
+            strengths(self._alpha(), self.k, rows),
+            unit=1.0,
+        )
+        training = Training(
+            network, phase="module", generator=make_generator(seed), **self._training_settings()
+        )
+        training.run(rows, report=self._report, **self._stopping_settings(MODULE_EPOCHS))
+        return network.clustering, training.history
+
+    def _resume(self, data: Data) -> ClusteringNetwork:
+        check_same("warm_start", {"k": (self.module_.clustering.k, self.k)})
+        if self.n_components is not None:
+            check_same("warm_start", {"n_components": (self.n_components_, self.n_components)})
+        return self._adopt(self.module_, data)
+
+    def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
+        adopted = super()._adopt(network, data)
+        adopted.beta, adopted.lam = self.beta, self.lam
+        return adopted
+
+    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
+        assert isinstance(network, DeepNetwork)
+        dtype = self.cluster_centers_.dtype
+        self.autoencoder_ = network.autoencoder
+        self.n_components_ = self._n_features_out = network.autoencoder.n_components
+        self.embedding_centers_ = to_numpy(network.clustering.means).astype(dtype, copy=False)
+        self.embedding_covariances_ = np.full(self.k, inner_variance, dtype=dtype)
+
+    def transform(self, X):
+        """Embed X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to embed.
+
+        Returns
+        -------
+        embedding : ndarray of shape (n_samples, n_components_)
+            Codes of the autoencoder.
+        """
+        check_is_fitted(self)
+        return self._apply("embed", X)
+
+    def inverse_transform(self, X):
+        """Decode points of the embedding to the space of the input.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Points of the embedding.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features)
+            Decoded points.
+        """
+        check_is_fitted(self)
+        code = self._check_code(X, self.n_components_, "the embedding")
+        return self._decode(code)
+
+    def sample(self, n_samples=1):
+        """Draw from the mixture in the embedding and decode.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of points.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The decoded points, sorted by component.
+        y : ndarray of shape (n_samples,)
+            Their components.
+        """
+        check_is_fitted(self)
+        code, labels = _mixtures.sample(
+            n_samples,
+            self.weights_,
+            self.embedding_centers_,
+            self.embedding_covariances_,
+            self._random_state(),
+        )
+        return self._decode(code), labels
+
+    def _decode(self, code: np.ndarray) -> np.ndarray:
+        device = resolve_device(self.device)
+        network = borrow(self.module_, device)
+        rows = make_rows(code, None, device, network.dtype)
+        return apply(network.reconstruct, rows).astype(code.dtype, copy=False)

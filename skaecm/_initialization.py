@@ -1,0 +1,127 @@
+"""Where training starts: centroids, and W, b from them. NumPy in, NumPy out.
+
+Centroids come from k-means or from the user. The encoder then either holds the
+E-step of the mixture they imply (`posterior_encoder`, `tied_encoder`), or the
+published pseudo-inverse (`pinv_encoder`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.metrics import pairwise_distances_argmin_min
+from threadpoolctl import threadpool_limits
+
+from ._mixtures import log_weights
+
+
+class Start(NamedTuple):
+    """Encoder W (k, p), b (k,) and centroids M (k, p) of a clustering module."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    means: np.ndarray
+
+
+def kmeans_centroids(
+    x, k: int, *, n_init: int, seed: int, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Centroids (k, p) of the best of ``n_init`` runs of k-means."""
+    kmeans = KMeans(k, n_init=n_init, random_state=seed)
+    # More than two threads add their partial sums in the order in which they
+    # finish, and the same seed would no longer give the same bits.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return kmeans.fit(x, sample_weight=sample_weight).cluster_centers_
+
+
+def kmeans_plusplus_centroids(
+    x, k: int, *, seed: int, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Centroids (k, p): rows of ``x`` drawn by k-means++."""
+    with threadpool_limits(limits=1, user_api="openmp"):
+        centers, _ = kmeans_plusplus(x, k, sample_weight=sample_weight, random_state=seed)
+    return centers.toarray() if hasattr(centers, "toarray") else centers
+
+
+def within_variance(x, centers: np.ndarray, sample_weight: np.ndarray | None) -> float:
+    """Variance per dimension of the rows around their nearest centre."""
+    _, distance = pairwise_distances_argmin_min(x, centers)
+    squared = np.square(distance, dtype=np.float64)
+    return float(np.average(squared, weights=sample_weight) / centers.shape[1])
+
+
+def posterior_encoder(
+    means: np.ndarray, variance: float, weights: np.ndarray | None = None
+) -> Start:
+    """The E-step of an isotropic mixture: ``W_k = mu_k / s^2``.
+
+    ``b_k = log pi_k - ||mu_k||^2 / (2 s^2)``, with equal weights by default.
+    """
+    weight = means / variance
+    bias = -0.5 * np.einsum("kp,kp->k", means, weight)
+    if weights is not None:
+        bias = bias + log_weights(weights)
+    return Start(weight, bias, means)
+
+
+def tied_encoder(means: np.ndarray, precision: np.ndarray, weights: np.ndarray) -> Start:
+    """The E-step of a mixture with one shared covariance S: ``W_k = S^-1 mu_k``.
+
+    ``b_k = log pi_k - mu_k' S^-1 mu_k / 2``; ``precision`` (p, p) is ``S^-1``.
+    """
+    weight = means @ precision
+    bias = log_weights(weights) - 0.5 * np.einsum("kp,kp->k", means, weight)
+    return Start(weight, bias, means)
+
+
+def placement(centroids: np.ndarray, within: float) -> tuple[np.ndarray, float]:
+    """Shift (p,) and spread after which the centroids are nearly orthonormal.
+
+    k orthonormal vectors lie around their mean at the mean squared distance
+    ``1 - 1/k``, and the mean lies ``1/sqrt(k)`` from the origin, at right angles
+    to the vectors' differences. So ``(z - shift) / spread`` scales all distances
+    alike and keeps the shape of the embedding; only with p < k is there no such
+    direction left. ``within``, the expected squared distance of a row to its
+    centroid, sets the scale where the centroids coincide.
+    """
+    k, p = centroids.shape
+    center = centroids.mean(axis=0)
+    centered = centroids - center
+    between = np.square(centered).sum(axis=1).mean()
+    squared = between / (1.0 - 1.0 / k) if between > 0 else within
+    spread = float(np.sqrt(squared)) if squared > 0 else 1.0
+    if p < k:
+        return center, spread
+    # The k centred centroids span at most k - 1 dimensions; the last right
+    # singular vector is orthogonal to them.
+    direction = np.linalg.svd(centered)[2][-1]
+    return center - spread / np.sqrt(k) * direction, spread
+
+
+def pinv_encoder(means: np.ndarray) -> Start:
+    """The published start: ``W = pinv(M)'`` and ``b = 0``."""
+    return Start(scipy.linalg.pinv(means).T, np.zeros(len(means), means.dtype), means)
+
+
+def glorot_start(k: int, n_features: int, rng: np.random.RandomState) -> Start:
+    """The published random start: Glorot uniform W and M, and ``b = 0``."""
+    limit = np.sqrt(6.0 / (k + n_features))
+    weight, means = rng.uniform(-limit, limit, size=(2, k, n_features))
+    return Start(weight, np.zeros(k), means)
+
+
+def shared_precision(mixture) -> np.ndarray:
+    """The precision (d, d) of one covariance shared by all components of ``mixture``.
+
+    Exact for ``covariance_type="tied"``; else that of the weighted mean of the
+    components' covariances.
+    """
+    if mixture.covariance_type == "tied":
+        return mixture.precisions_
+    covariance = np.tensordot(mixture.weights_, mixture.covariances_, axes=1)
+    if mixture.covariance_type == "spherical":
+        return np.eye(mixture.means_.shape[1]) / covariance
+    if mixture.covariance_type == "diag":
+        return np.diag(1.0 / covariance)
+    return np.linalg.inv(covariance)

@@ -1,0 +1,113 @@
+"""The terms of the losses, as free functions of tensors.
+
+Every term is *per sample*: a mean over the rows of a batch, weighted where a
+row carries a weight of its own. That makes the strengths ``alpha``, ``beta``
+and ``lam`` mean the same at every batch size. A published setting
+``(alpha, lambda, B)``, where the data terms are summed over a batch of ``B``
+rows and the rest is counted once per batch, becomes ``(alpha - 1) / B`` and
+``lambda / B`` here.
+
+Symbols (Boubekki, Kampffmeyer, Jenssen, Brefeld 2021, arXiv 2012.03740):
+
+==========  ============  ====================================================
+``x``       (n, d)        rows, in the space in which they are clustered
+``g``       (n, k)        responsibilities, rows on the simplex
+``means``   (k, d)        the centroids mu_k
+``weight``  (n,) or None  row weights of mean one over the fit; None is all ones
+``gbar``    (k,)          average responsibilities
+==========  ============  ====================================================
+"""
+
+import torch
+from torch import Tensor
+
+PRIOR_FLOOR = 1e-10
+
+
+def mean_over_rows(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over rows of ``values`` (n, ...), each row times its weight."""
+    if weight is None:
+        return values.mean(dim=0)
+    return weight @ values / len(values)
+
+
+# The mixture's distortion and its three parts (section 3 of the paper)
+# ----------------------------------------------------------------------
+
+
+def distortion(x: Tensor, g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Expected distortion ``sum_k g_ik ||x_i - mu_k||^2`` = E1 + E2 + E3.
+
+    One matrix product ``x @ means.T``; the differences are never formed.
+    """
+    cross = torch.addmm((means * means).sum(dim=1), x, means.T, alpha=-2.0)
+    rows = (x * x).sum(dim=1) + (g * cross).sum(dim=1)
+    return mean_over_rows(rows, weight)
+
+
+def e1(x: Tensor, g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+    """E1, the reconstruction error ``||x_i - sum_k g_ik mu_k||^2``."""
+    residual = x - g @ means
+    return mean_over_rows((residual * residual).sum(dim=1), weight)
+
+
+def e2(g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+    """E2, the sparsity of the code ``sum_k ||mu_k||^2 g_ik (1 - g_ik)``."""
+    spread = mean_over_rows(g * (1.0 - g), weight)
+    return (means * means).sum(dim=1) @ spread
+
+
+def e2_orthonormal(g: Tensor, weight: Tensor | None = None) -> Tensor:
+    """E2 for centroids of norm one, ``sum_k g_ik (1 - g_ik)``."""
+    return mean_over_rows((g * (1.0 - g)).sum(dim=1), weight)
+
+
+def e3(g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+    """E3, the inter-cluster term ``-sum_{k != l} g_ik g_il <mu_k, mu_l>``."""
+    weighted = g if weight is None else g * weight[:, None]
+    gram = means @ means.T
+    pairs = gram - torch.diag(gram.diagonal())
+    return -((weighted.T @ g) * pairs).sum() / len(g)
+
+
+# Priors and penalties
+# --------------------
+
+
+def e4(alpha: Tensor, gbar: Tensor) -> Tensor:
+    """E4, the Dirichlet prior ``-sum_k alpha_k log gbar_k``.
+
+    ``alpha`` (k,) holds strengths, zero or more. Unequal strengths are paired
+    by rank: the largest goes to the largest cluster. The floor added inside
+    the logarithm, 1e-10 as published, keeps the price of an empty cluster
+    finite.
+    """
+    log_gbar = torch.log(gbar + PRIOR_FLOOR)
+    return -torch.sort(alpha).values @ torch.sort(log_gbar).values
+
+
+def running_average(running: Tensor, batch_mean: Tensor, rate: float) -> Tensor:
+    """Running average whose value moves by ``rate`` and whose gradient does not.
+
+    The value is ``(1 - rate) running + rate batch_mean``; the gradient is that
+    of ``batch_mean`` itself. The logarithm of one batch's average is biased and
+    noisy, and scaling its gradient by ``rate`` would tie the prior's strength
+    to the batch size: this has neither fault.
+    """
+    value = torch.lerp(running, batch_mean.detach(), rate)
+    return value + (batch_mean - batch_mean.detach())
+
+
+def orthonormality(means: Tensor) -> Tensor:
+    """Distance of the centroids from orthonormal ones, in absolute values.
+
+    ``sum_kl |<mu_k, mu_l> - delta_kl|``.
+    """
+    gram = means @ means.T
+    return (gram - torch.eye(len(means), dtype=gram.dtype, device=gram.device)).abs().sum()
+
+
+def squared_error(x: Tensor, xhat: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Reconstruction error of the autoencoder ``||x_i - xhat_i||^2``."""
+    residual = x - xhat
+    return mean_over_rows((residual * residual).sum(dim=1), weight)

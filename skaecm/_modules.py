@@ -1,0 +1,348 @@
+"""The torch modules: the clustering module, the autoencoder, and what is trained.
+
+`ShallowNetwork` is the clustering module on the (standardised) rows themselves,
+`DeepNetwork` the same module on the code of an autoencoder. Both answer the
+same questions, so an estimator need not know which one it holds.
+"""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from . import _losses
+from ._rows import Batch, Rows
+
+# The running average of the responsibilities looks back over about this many
+# rows a cluster: enough for an unbiased logarithm, few enough to follow.
+ROWS_PER_CLUSTER = 100
+
+
+@final
+class Standardizer(nn.Module):
+    """Shift by the column means and divide by one number; and back.
+
+    The number is the root of the mean column variance, so that the losses do not
+    depend on the unit or the width of X. Columns keep their relative scales.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, offset: Tensor, scale: Tensor):
+        super().__init__()
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.offset) / self.scale
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.offset
+
+
+@final
+class ClusteringModule(nn.Module):
+    """The one-hidden-layer autoencoder ``z -> g = softmax(W z + b) -> g M``.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (k, p), (k,)
+        The encoder W, b.
+    means : Parameter of shape (k, p)
+        The decoder M: the centroids.
+    gbar : Tensor of shape (k,)
+        Average responsibilities: a running estimate while training, exact for
+        the rows of a finished fit.
+    """
+
+    gbar: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, means: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+        self.means = nn.Parameter(means)
+        self.register_buffer("gbar", torch.full_like(bias, 1.0 / len(bias)))
+
+    @property
+    def k(self) -> int:
+        return len(self.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Responsibilities (n, k)."""
+        return torch.softmax(torch.addmm(self.bias, z, self.weight.T), dim=1)
+
+    def average(self, g: Tensor, weight: Tensor | None) -> Tensor:
+        """gbar (k,) as the prior sees it; while training, moved on by this batch."""
+        if not self.training:
+            return self.gbar
+        rate = min(1.0, len(g) / (ROWS_PER_CLUSTER * self.k))
+        gbar = _losses.running_average(self.gbar, _losses.mean_over_rows(g, weight), rate)
+        self.gbar = gbar.detach()
+        return gbar
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """Number the clusters anew: the new cluster j is the old ``order[j]``."""
+        for tensor in (self.weight, self.bias, self.means, self.gbar):
+            tensor.copy_(tensor[order])
+
+
+@final
+class Autoencoder(nn.Module):
+    """Standardised rows to a code and back.
+
+    ``encode`` is the encoder followed by a fixed affine map ``(code - shift) /
+    spread`` that places the code where the clustering module wants it, and
+    ``decode`` undoes the map first, so that choosing it leaves the reconstruction
+    as it is.
+    """
+
+    shift: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        standardizer: Standardizer,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        n_components: int,
+    ):
+        super().__init__()
+        self.standardizer = standardizer
+        self.encoder = encoder
+        self.decoder = decoder
+        self.register_buffer("shift", torch.zeros(n_components).to(standardizer.offset))
+        self.register_buffer("spread", torch.ones(()).to(standardizer.offset))
+
+    @property
+    def n_features(self) -> int:
+        return len(self.standardizer.offset)
+
+    @property
+    def n_components(self) -> int:
+        return len(self.shift)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Code (n, p) of standardised rows (n, d)."""
+        return (self.encoder(x) - self.shift) / self.spread
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Standardised rows (n, d) from a code (n, p)."""
+        return self.decoder(z * self.spread + self.shift)
+
+    def place(self, shift: Tensor, spread: Tensor) -> None:
+        """Compose the map of the code with ``(z - shift) / spread``."""
+        self.shift = self.shift + self.spread * shift
+        self.spread = self.spread * spread
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Code (n, p) of rows (n, d) as the user gives them."""
+        return self.encode(self.standardizer(x))
+
+    def unexplained(self, x: Tensor, xhat: Tensor, weight: Tensor | None) -> Tensor:
+        """Squared error of standardised rows as a fraction of the total variance."""
+        return _losses.squared_error(x, xhat, weight) / self.n_features
+
+    def start_epoch(self, epoch: int, rows: Rows) -> None:
+        """Nothing to prepare."""
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Pretraining: the reconstruction alone."""
+        x = self.standardizer(batch.x)
+        xhat = self.decode(self.encode(x))
+        return {"reconstruction": self.unexplained(x, xhat, batch.weight)}
+
+
+class ClusteringNetwork(nn.Module, ABC):
+    """A space in which rows are clustered, the clustering module, and the loss.
+
+    Parameters
+    ----------
+    clustering : ClusteringModule
+    alpha : Tensor of shape (k,)
+        Strengths of the Dirichlet prior.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, clustering: ClusteringModule, alpha: Tensor):
+        super().__init__()
+        self.clustering = clustering
+        self.register_buffer("alpha", alpha)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype it computes in."""
+        return self.alpha.dtype
+
+    @property
+    @abstractmethod
+    def standardizer(self) -> Standardizer:
+        """From the user's units to those of the losses."""
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """The user's rows (n, d) in the space of the centroids (n, p)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Points (n, p) of that space as standardised rows (n, d)."""
+
+    @abstractmethod
+    def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The terms of the loss but for the prior, and the responsibilities (b, k)."""
+
+    def reconstruct(self, z: Tensor) -> Tensor:
+        """Points (n, p) of that space as rows (n, d) in the user's units."""
+        return self.standardizer.inverse(self.decode(z))
+
+    def proba(self, x: Tensor) -> Tensor:
+        """Responsibilities (n, k) of the user's rows (n, d)."""
+        return self.clustering(self.embed(x))
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """All terms of the loss of a batch."""
+        terms, g = self.data_terms(batch)
+        terms["E4"] = _losses.e4(self.alpha, self.clustering.average(g, batch.weight))
+        return terms
+
+    def start_epoch(self, epoch: int, rows: Rows) -> None:
+        """Before the first epoch the running average starts at the exact one."""
+        if epoch == 0:
+            self.settle(rows)
+
+    @torch.no_grad()
+    def settle(self, rows: Rows) -> dict[str, float]:
+        """Make gbar exact for ``rows``; the terms of the loss over all of them."""
+        was_training = self.training
+        self.eval()
+        totals: dict[str, Tensor] = {}
+        gbar = torch.zeros_like(self.clustering.gbar)
+        for batch in rows.in_order():
+            terms, g = self.data_terms(batch)
+            share = len(g) / len(rows)
+            gbar += share * _losses.mean_over_rows(g, batch.weight)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0.0) + share * value
+        self.clustering.gbar = gbar
+        totals["E4"] = _losses.e4(self.alpha, gbar)
+        self.train(was_training)
+        return {name: float(value) for name, value in totals.items()}
+
+    @torch.no_grad()
+    def prototypes(self) -> Tensor:
+        """The centroids as standardised rows (k, d)."""
+        return self.decode(self.clustering.means)
+
+    @torch.no_grad()
+    def mean_distortions(self, rows: Rows) -> tuple[float, float]:
+        """Expected squared distance per dimension to the centroids.
+
+        First that of standardised rows to the prototypes, then that of their
+        codes to the centroids.
+        """
+        prototypes, means = self.prototypes(), self.clustering.means
+        outer = inner = torch.zeros_like(means[0, 0])
+        for x, weight, _ in rows.in_order():
+            z = self.embed(x)
+            g = self.clustering(z)
+            share = len(g) / len(rows)
+            scaled = self.standardizer(x)
+            outer = outer + share * _losses.distortion(scaled, g, prototypes, weight)
+            inner = inner + share * _losses.distortion(z, g, means, weight)
+        return float(outer) / prototypes.shape[1], float(inner) / means.shape[1]
+
+
+@final
+class ShallowNetwork(ClusteringNetwork):
+    """The clustering module on standardised rows: the loss L_CM.
+
+    ``unit`` divides the distortion. The number of features makes it a fraction
+    of the total variance; 1 leaves it as it is.
+    """
+
+    def __init__(
+        self, standardizer: Standardizer, clustering: ClusteringModule, alpha: Tensor, unit: float
+    ):
+        super().__init__(clustering, alpha)
+        self.rows_standardizer = standardizer
+        self.unit = unit
+
+    @property
+    def standardizer(self) -> Standardizer:
+        return self.rows_standardizer
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.rows_standardizer(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        z = self.embed(batch.x)
+        g, means = self.clustering(z), self.clustering.means
+        return mixture_terms(z, g, means, batch.weight, self.unit), g
+
+
+@final
+class DeepNetwork(ClusteringNetwork):
+    """The clustering module on the code of an autoencoder: the loss of AE-CM.
+
+    With p >= k the centroids are pushed to be orthonormal by ``lam``; p < k
+    vectors cannot be, and the mixture's distortion is kept in full.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        clustering: ClusteringModule,
+        alpha: Tensor,
+        beta: float,
+        lam: float,
+    ):
+        super().__init__(clustering, alpha)
+        self.autoencoder = autoencoder
+        self.beta = beta
+        self.lam = lam
+
+    @property
+    def standardizer(self) -> Standardizer:
+        return self.autoencoder.standardizer
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.autoencoder.embed(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.autoencoder.decode(z)
+
+    def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        x = self.standardizer(batch.x)
+        z = self.autoencoder.encode(x)
+        g, means = self.clustering(z), self.clustering.means
+        error = self.autoencoder.unexplained(x, self.autoencoder.decode(z), batch.weight)
+        terms = {"reconstruction": self.beta * error}
+        if means.shape[1] >= means.shape[0]:
+            terms["E1"] = _losses.e1(z, g, means, batch.weight)
+            terms["E2"] = _losses.e2_orthonormal(g, batch.weight)
+            terms["orthonormality"] = self.lam * _losses.orthonormality(means)
+        else:
+            terms |= mixture_terms(z, g, means, batch.weight, unit=1.0)
+        return terms, g
+
+
+def mixture_terms(
+    z: Tensor, g: Tensor, means: Tensor, weight: Tensor | None, unit: float
+) -> dict[str, Tensor]:
+    """E1, E2 and E3 for the price of their sum.
+
+    Only the distortion is differentiated. E2 and E3 are plain values, and E1,
+    the rest, carries the gradient of all three.
+    """
+    total = _losses.distortion(z, g, means, weight) / unit
+    with torch.no_grad():
+        e2 = _losses.e2(g, means, weight) / unit
+        e3 = _losses.e3(g, means, weight) / unit
+    return {"E1": total - e2 - e3, "E2": e2, "E3": e3}

@@ -1,0 +1,74 @@
+"""An autoencoder from a recipe, trained to reconstruct: the expensive part of a fit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._modules import Autoencoder, Standardizer
+from ._rows import Rows
+from ._tensors import make_generator
+from ._training import Report, Training
+
+Recipe = Callable[[int, int, torch.Generator], tuple[nn.Module, nn.Module]]
+
+
+def build_autoencoder(
+    recipe: Recipe, standardizer: Standardizer, n_components: int, generator: torch.Generator
+) -> Autoencoder:
+    """The autoencoder that ``recipe`` describes, checked, in the standardizer's dtype."""
+    n_features = len(standardizer.offset)
+    # A module of the user's may draw its weights from torch's global generator:
+    # that too is made to follow the seed, and is left as it was found.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        pair = recipe(n_features, n_components, generator)
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        raise ValueError(
+            f"autoencoder must return a pair (encoder, decoder) of torch modules, "
+            f"but returned {type(pair).__name__}."
+        )
+    encoder, decoder = (module.to(standardizer.offset) for module in pair)
+    widths = {"encoder": (encoder, n_features, n_components)}
+    widths["decoder"] = (decoder, n_components, n_features)
+    for name, (module, before, after) in widths.items():
+        with torch.no_grad():
+            rows = torch.zeros(2, before).to(standardizer.offset)
+            try:
+                shape = tuple(module.eval()(rows).shape)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"The {name} that autoencoder returned does not take rows of "
+                    f"{before} values: {error}"
+                ) from error
+        if shape != (2, after):
+            raise ValueError(
+                f"The {name} that autoencoder returned must map rows of {before} values "
+                f"to rows of {after}, but gave the shape {shape} for 2 rows."
+            )
+    return Autoencoder(standardizer, encoder, decoder, n_components)
+
+
+def pretrain(
+    rows: Rows,
+    data_key: str | None,
+    recipe: Recipe,
+    standardizer: Standardizer,
+    n_components: int,
+    seed: int,
+    training_settings: dict[str, Any],
+    stopping_settings: dict[str, Any],
+    report: Report | None,
+) -> tuple[Autoencoder, list[dict[str, Any]]]:
+    """A trained autoencoder on the device of ``rows``, and its history.
+
+    A function of its arguments alone. ``data_key`` names the data for joblib's
+    Memory, which must not look into ``rows`` or ``standardizer`` (learned from
+    them) or ``report``.
+    """
+    generator = make_generator(seed)
+    autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
+    training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
+    training.run(rows, report=report, **stopping_settings)
+    return autoencoder, training.history

@@ -1,0 +1,138 @@
+"""Rows on their way to a module: indices in, a batch out.
+
+A training loop and a pass without gradients see data through `Rows` alone,
+whether it lies on the device, is sparse, or is mapped from a file. A new kind
+of storage is a new subclass; nothing else has to know.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, final
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ._tensors import INFERENCE_ROWS
+
+# A relative deviation below this one cannot be told from rounding.
+ROUNDING = 1e-12
+
+
+class Batch(NamedTuple):
+    """Some rows: values (b, d), weights (b,) or None, and row numbers (b,)."""
+
+    x: Tensor
+    weight: Tensor | None
+    indices: Tensor
+
+
+class Rows(ABC):
+    """``n`` rows of ``d`` features, with a weight each or none.
+
+    Weights have mean one over all rows. ``device`` and ``dtype`` are those of
+    the batches.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        weight: np.ndarray | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        self.shape = shape
+        self.device = device
+        self.dtype = dtype
+        self.weight = None if weight is None else torch.as_tensor(weight, device=device).to(dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def values(self, index: Tensor) -> Tensor:
+        """The rows of ``index`` (b,), as a new dense tensor (b, d) on the device."""
+
+    def take(self, index: Tensor) -> Batch:
+        """The batch of ``index`` (b,)."""
+        weight = None if self.weight is None else self.weight[index]
+        return Batch(self.values(index), weight, index)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """All rows once, in an order drawn from ``generator``.
+
+        Batches hold at most ``batch_size`` rows and differ in size by one at
+        most, so that no small rest gets a step of its own.
+        """
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        n_batches = -(-len(self) // batch_size)
+        for index in torch.tensor_split(order, n_batches):
+            yield self.take(index)
+
+    def in_order(self, n_rows: int = INFERENCE_ROWS) -> Iterator[Batch]:
+        """All rows once, in their order, ``n_rows`` at a time."""
+        for index in torch.arange(len(self), device=self.device).split(n_rows):
+            yield self.take(index)
+
+
+@final
+class ResidentRows(Rows):
+    """Rows held as one tensor on the device."""
+
+    def __init__(self, x: Tensor, weight: np.ndarray | None = None):
+        super().__init__((x.shape[0], x.shape[1]), weight, x.device, x.dtype)
+        self.x = x
+
+    def values(self, index: Tensor) -> Tensor:
+        return self.x.index_select(0, index)
+
+
+@final
+class HostRows(Rows):
+    """Rows left where they are, in CSR or read-only memory; a batch is copied out."""
+
+    def __init__(self, x, weight: np.ndarray | None, device: torch.device, dtype: torch.dtype):
+        super().__init__(x.shape, weight, device, dtype)
+        self.x = x
+
+    def values(self, index: Tensor) -> Tensor:
+        rows = self.x[index.cpu().numpy()]
+        dense = rows.toarray() if sp.issparse(rows) else rows
+        return torch.from_numpy(dense).to(self.device, self.dtype)
+
+
+def make_rows(
+    x: np.ndarray | sp.csr_matrix | sp.csr_array,
+    weight: np.ndarray | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Rows:
+    """Wrap checked data ``x`` (n, d) in the kind of rows that fits it.
+
+    A writable array crosses to torch once and stays on the device. A read-only
+    one, such as a memory map, is never loaded whole.
+    """
+    if sp.issparse(x) or not x.flags.writeable:
+        return HostRows(x, weight, device, dtype)
+    return ResidentRows(torch.from_numpy(x).to(device, dtype), weight)
+
+
+def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Weighted mean and variance of every column, (d,) each, accumulated in float64.
+
+    A variance that rounding alone could have made is zero.
+    """
+    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+
+    def average(function: Callable[[Tensor], Tensor]) -> Tensor:
+        total = torch.zeros(rows.shape[1], dtype=wide, device=rows.device)
+        for x, weight, _ in rows.in_order():
+            values = function(x.to(wide))
+            total += values.sum(dim=0) if weight is None else weight.to(wide) @ values
+        return total / len(rows)
+
+    mean = average(lambda x: x)
+    variance = average(lambda x: (x - mean).square())
+    noise = (ROUNDING * mean).square()
+    return mean, torch.where(variance > noise, variance, torch.zeros_like(variance))

@@ -1,0 +1,196 @@
+"""The training loop and the pass without gradients.
+
+Knows no model and no loss: it asks a module for ``loss_terms(batch)``, a dict
+of named scalars whose sum is minimised, and gives back what happened as
+values. All that a loop needs to go on is in `Training.state_dict`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._rows import Batch, Rows
+from ._tensors import to_numpy
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Trainable(Protocol):
+    """What a module owes the loop."""
+
+    def start_epoch(self, epoch: int, rows: Rows) -> None:
+        """A step before the batches of an epoch."""
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalars whose sum is the loss of a batch, a mean over its rows."""
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+    def train(self, mode: bool = True) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@final
+class Training:
+    """One phase of training: a module, its optimizer, its generator, its history.
+
+    Parameters
+    ----------
+    module : Trainable
+        Trained in place.
+    phase : str
+        Name of the phase in the history.
+    batch_size : int
+        Largest number of rows in a step.
+    learning_rate, epsilon : float
+        Step size and denominator constant of Adam.
+    generator : torch.Generator
+        Draws the order of the rows.
+    """
+
+    def __init__(
+        self,
+        module: Trainable,
+        *,
+        phase: str,
+        batch_size: int,
+        learning_rate: float,
+        epsilon: float,
+        generator: torch.Generator,
+    ):
+        self.module = module
+        self.phase = phase
+        self.batch_size = batch_size
+        self.generator = generator
+        self.optimizer = torch.optim.Adam(
+            module.parameters(), lr=learning_rate, eps=epsilon, fused=True
+        )
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best_loss = float("inf")
+        self.n_no_change = 0
+
+    def run(
+        self,
+        rows: Rows,
+        *,
+        max_iter: int,
+        tol: float,
+        n_iter_no_change: int,
+        report: Report | None = None,
+    ) -> bool:
+        """Train until the loss is flat or ``max_iter`` epochs have passed.
+
+        Returns
+        -------
+        converged : bool
+            Whether ``n_iter_no_change`` epochs in a row left the best loss less
+            than ``tol`` times its size better.
+        """
+        while self.epoch < max_iter and self.n_no_change < n_iter_no_change:
+            loss = self.run_epoch(rows, report=report)
+            improved = loss < self.best_loss - tol * abs(loss)
+            self.n_no_change = 0 if improved else self.n_no_change + 1
+            self.best_loss = min(loss, self.best_loss)
+        return self.n_no_change >= n_iter_no_change
+
+    def run_epoch(
+        self,
+        rows: Rows,
+        *,
+        after_step: Callable[[], None] | None = None,
+        report: Report | None = None,
+    ) -> float:
+        """One pass over ``rows``; the mean loss of its batches, also in the history."""
+        self.module.train()
+        self.module.start_epoch(self.epoch, rows)
+        names: list[str] = []
+        total: Tensor | None = None
+        for batch in rows.batches(self.batch_size, self.generator):
+            self.optimizer.zero_grad()
+            terms = self.module.loss_terms(batch)
+            values = torch.stack(list(terms.values()))
+            values.sum().backward()
+            self.optimizer.step()
+            if after_step is not None:
+                after_step()
+            # The sum stays on the device: one synchronisation an epoch, below.
+            share = values.detach() * (len(batch.indices) / len(rows))
+            total = share if total is None else total.add_(share)
+            names = list(terms)
+        assert total is not None
+        self.module.train(False)
+        self.epoch += 1
+        terms_mean = dict(zip(names, total.tolist(), strict=True))
+        row = {
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "loss": sum(terms_mean.values()),
+            **terms_mean,
+        }
+        self._check_finite(row)
+        self.history.append(row)
+        if report is not None:
+            report(row)
+        return row["loss"]
+
+    def run_averaging_epoch(self, rows: Rows, report: Report | None = None) -> None:
+        """One more epoch; the module ends with the mean of its weights after every step."""
+        parameters = [parameter.detach() for parameter in self.module.parameters()]
+        averages = [torch.zeros_like(parameter) for parameter in parameters]
+        n_steps = 0
+
+        def accumulate() -> None:
+            nonlocal n_steps
+            n_steps += 1
+            torch._foreach_lerp_(averages, parameters, 1.0 / n_steps)
+
+        self.phase = "averaging"
+        self.run_epoch(rows, after_step=accumulate, report=report)
+        torch._foreach_copy_(parameters, averages)
+
+    def _check_finite(self, row: dict[str, Any]) -> None:
+        if np.isfinite(row["loss"]):
+            return
+        bad = ", ".join(
+            name
+            for name, value in row.items()
+            if isinstance(value, float) and not np.isfinite(value)
+        )
+        raise ValueError(
+            f"The loss is not finite ({bad}) in epoch {row['epoch']} of {row['phase']}. "
+            "The likely cause is a learning rate that is too large, or values in X too "
+            "large for its dtype. Try a smaller learning_rate_init, X as float64, or X "
+            "scaled by sklearn.preprocessing.StandardScaler."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later `load_state_dict` needs to go on as if not stopped."""
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "history": list(self.history),
+            "best_loss": self.best_loss,
+            "n_no_change": self.n_no_change,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.epoch = state["epoch"]
+        self.history = list(state["history"])
+        self.best_loss = state["best_loss"]
+        self.n_no_change = state["n_no_change"]
+
+
+@torch.no_grad()
+def apply(function: Callable[[Tensor], Tensor], rows: Rows) -> np.ndarray:
+    """``function`` of all rows in their order, without gradients, as a NumPy array."""
+    return np.concatenate([to_numpy(function(batch.x)) for batch in rows.in_order()])
