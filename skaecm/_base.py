@@ -21,19 +21,19 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
 )
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.frozen import FrozenEstimator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
     check_is_fitted,
     validate_data,
 )
-from torch import Tensor
 
 from . import _mixtures
+from ._checks import check_weight, strengths, warn_about_scales
+from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._rows import Rows, column_moments, make_rows
 from ._tensors import (
@@ -45,10 +45,12 @@ from ._tensors import (
     rest_on_cpu,
     to_numpy,
 )
-from ._training import Report, Training, apply
+from ._training import Report, Training, apply, check_finite
 
-# A largest column this many times wider than the lower quartile decides alone.
-SCALE_RATIO = 100.0
+# batch_size="auto" makes about so many steps of an epoch, within these sizes, so
+# that a few dozen epochs are enough for small data too.
+STEPS_PER_EPOCH = 32
+BATCH_SIZES = (32, 256)
 
 
 class Data(NamedTuple):
@@ -95,7 +97,7 @@ class BaseModuleClusterer(
         "k": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
@@ -216,13 +218,13 @@ class BaseModuleClusterer(
             if first:
                 prepared, history = self._prepare(data, seed)
                 network, start_history = self._start(prepared, data, start_seed)
-                loss = sum(network.settle(data.rows).values())
+                loss = total_loss(network, data.rows)
                 self._renumber(network, data.rows)
                 self._publish(Run(network, loss, False, 0, history + start_history), data)
                 self._training_state = None
             else:
                 network = self._resume(data)
-                training = self._make_training(network, start_seed)
+                training = self._make_training(network, data.rows, start_seed)
                 if self._training_state is None:
                     # The running average goes on: a block does not replace it.
                     training.epoch = self.n_iter_ + 1
@@ -250,6 +252,11 @@ class BaseModuleClusterer(
         mean, variance = column_moments(rows)
         warn_about_scales(to_numpy(variance.sqrt()))
         scale = variance.mean().sqrt()
+        if not scale.isfinite():
+            raise ValueError(
+                "The variance of X is not a finite number: its values are too large. Divide X "
+                "by a constant, or use sklearn.preprocessing.StandardScaler."
+            )
         standardizer = Standardizer(
             mean.to(rows.dtype), torch.where(scale > 0, scale, 1.0).to(rows.dtype)
         )
@@ -279,9 +286,12 @@ class BaseModuleClusterer(
         adopted.alpha = strengths(self._alpha(), self.k, data.rows)
         return adopted
 
-    def _training_settings(self) -> dict[str, Any]:
+    def _training_settings(self, rows: Rows) -> dict[str, Any]:
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            batch_size = int(np.clip(len(rows) // STEPS_PER_EPOCH, *BATCH_SIZES))
         return {
-            "batch_size": self.batch_size,
+            "batch_size": batch_size,
             "learning_rate": self.learning_rate_init,
             "epsilon": self.epsilon,
         }
@@ -293,23 +303,26 @@ class BaseModuleClusterer(
             "n_iter_no_change": self.n_iter_no_change,
         }
 
-    def _make_training(self, network: ClusteringNetwork, seed: int) -> Training:
+    def _make_training(self, network: ClusteringNetwork, rows: Rows, seed: int) -> Training:
         return Training(
-            network, phase="training", generator=make_generator(seed), **self._training_settings()
+            network,
+            phase="training",
+            generator=make_generator(seed),
+            **self._training_settings(rows),
         )
 
     def _run(
         self, network: ClusteringNetwork, history: list[dict[str, Any]], data: Data, seed: int
     ) -> Run:
         """Train ``network`` in place: epochs, then the averaging epoch."""
-        training = self._make_training(network, seed)
+        training = self._make_training(network, data.rows, seed)
         converged = training.run(
             data.rows, report=self._report, **self._stopping_settings(self.max_iter)
         )
         n_iter = training.epoch
         if n_iter:
             training.run_averaging_epoch(data.rows, report=self._report)
-        loss = sum(network.settle(data.rows).values())
+        loss = total_loss(network, data.rows)
         return Run(network, loss, converged, n_iter, history + training.history)
 
     @property
@@ -491,93 +504,15 @@ class BaseModuleClusterer(
         return tags
 
 
-# Checks
-# ------
+def total_loss(network: ClusteringNetwork, rows: Rows) -> float:
+    """The loss over all rows; leaves the network with their average responsibilities."""
+    terms = network.settle(rows)
+    check_finite(terms, "a pass over all rows")
+    return sum(terms.values())
 
 
-def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
-    """Weights of mean one, None where all are equal, and how many are not zero."""
-    if sample_weight is None:
-        return None, x.shape[0]
-    weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
-    n_weighted = int(np.count_nonzero(weight))
-    if n_weighted == 0:
-        raise ValueError(
-            "Sample weights must contain at least one non-zero number, but all of "
-            "sample_weight is zero."
-        )
-    return (None if np.ptp(weight) == 0 else weight / weight.mean()), n_weighted
-
-
-def fitted_init(init: Any) -> Any:
-    """The estimator that ``init`` is or freezes, which must be fitted; else ``init``."""
-    estimator = init.estimator if isinstance(init, FrozenEstimator) else init
-    if isinstance(estimator, BaseEstimator):
-        try:
-            check_is_fitted(estimator)
-        except NotFittedError:
-            raise NotFittedError(
-                f"init={estimator!r} is not fitted. Fit it first. sklearn.clone (and so "
-                "GridSearchCV and Pipeline) drops the fit of an estimator given as a "
-                "parameter: wrap it as init=sklearn.frozen.FrozenEstimator(fitted)."
-            ) from None
-    return estimator
-
-
-def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
-    """Raise if a fitted start and the estimator that takes it differ in a number."""
-    for name, (theirs, ours) in pairs.items():
-        if theirs != ours:
-            raise ValueError(
-                f"{parameter} continues from a fit with {name}={theirs}, but here "
-                f"{name}={ours}. Make the two agree, or start anew."
-            )
-
-
-def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndarray:
-    """Centres (k, n_features) given as an array, checked."""
-    centers = check_array(init, dtype=dtype, input_name="init")
-    if centers.shape != (k, n_features):
-        raise ValueError(
-            f"init must hold one row for each of k={k} clusters and one column for each of "
-            f"the {n_features} features of X, but has shape {centers.shape}."
-        )
-    return centers
-
-
-def strengths(alpha: Any, k: int, rows: Rows) -> Tensor:
-    """alpha (k,) on the device of ``rows``."""
-    values = np.asarray(alpha, dtype=np.float64)
-    if values.ndim == 0:
-        values = np.full(k, values)
-    if values.shape != (k,) or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(
-            f"alpha must be one number or k={k} of them, finite and zero or more, but is {alpha!r}."
-        )
-    return torch.from_numpy(values).to(rows.device, rows.dtype)
-
-
-def make_module(start: Any, rows: Rows) -> ClusteringModule:
+def make_module(start: Start, rows: Rows) -> ClusteringModule:
     """A clustering module holding ``start``, on the device of ``rows``."""
     return ClusteringModule(
         *(torch.as_tensor(np.array(part)).to(rows.device, rows.dtype) for part in start)
     )
-
-
-def warn_about_scales(deviation: np.ndarray) -> None:
-    """Warn once when all rows are equal or few columns outweigh the rest by far."""
-    varying = np.sort(deviation[deviation > 0])
-    if len(varying) == 0:
-        warnings.warn(
-            "All rows of X are equal: there is nothing to cluster.", UserWarning, stacklevel=5
-        )
-        return
-    lower_quartile = varying[(len(varying) - 1) // 4]
-    if varying[-1] > SCALE_RATIO * lower_quartile:
-        warnings.warn(
-            "The columns of X are on very different scales (standard deviations from "
-            f"{lower_quartile:.3g} at the lower quartile to {varying[-1]:.3g}), so a few of "
-            "them decide alone. sklearn.preprocessing.StandardScaler puts them on one scale.",
-            UserWarning,
-            stacklevel=5,
-        )

@@ -12,15 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _initialization as starts
 from . import _mixtures
-from ._base import (
-    BaseModuleClusterer,
-    Data,
-    check_same,
-    fitted_init,
-    init_centers,
-    make_module,
-    strengths,
-)
+from ._base import BaseModuleClusterer, Data, make_module
+from ._checks import check_same, fitted_init, init_centers, strengths
 from ._modules import ClusteringNetwork, ShallowNetwork
 from ._tensors import to_numpy
 
@@ -66,11 +59,12 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     n_init : int, default=1
         Number of starts, of which the one with the lowest loss is kept. A start
         that is given is tried once.
-    batch_size : int, default=256
-        Largest number of rows in a step.
+    batch_size : int or "auto", default="auto"
+        Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
+        and at most 256.
     max_iter : int, default=200
         Largest number of epochs; 0 keeps the start.
-    learning_rate_init : float, default=0.001
+    learning_rate_init : float, default=0.01
         Learning rate of Adam.
     epsilon : float, default=1e-8
         Constant in Adam's denominator.
@@ -155,9 +149,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         alpha=0.0,
         init="k-means",
         n_init=1,
-        batch_size=256,
+        batch_size="auto",
         max_iter=200,
-        learning_rate_init=1e-3,
+        learning_rate_init=1e-2,
         epsilon=1e-8,
         tol=1e-4,
         n_iter_no_change=10,
@@ -247,7 +241,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         else:
             centers = init_centers(init, self.k, x.shape[1], x.dtype)
         means = (centers - offset) / scale
-        if init == "pinv":
+        if isinstance(init, str) and init == "pinv":
             return starts.pinv_encoder(means)
         variance = starts.within_variance(x, centers, weight) / scale**2
         return starts.posterior_encoder(means, max(variance, _mixtures.VARIANCE_FLOOR))

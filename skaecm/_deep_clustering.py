@@ -14,15 +14,8 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 
 from . import _initialization as starts
 from . import _mixtures
-from ._base import (
-    BaseModuleClusterer,
-    Data,
-    check_same,
-    fitted_init,
-    init_centers,
-    make_module,
-    strengths,
-)
+from ._base import BaseModuleClusterer, Data, make_module
+from ._checks import check_same, fitted_init, init_centers, strengths
 from ._modules import (
     Autoencoder,
     ClusteringModule,
@@ -113,9 +106,10 @@ class DeepAEClustering(BaseModuleClusterer):
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one
         with the lowest loss is kept. A start that is given is tried once.
-    batch_size : int, default=256
-        Largest number of rows in a step.
-    max_iter : int, default=50
+    batch_size : int or "auto", default="auto"
+        Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
+        and at most 256.
+    max_iter : int, default=100
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
         Learning rate of Adam.
@@ -123,7 +117,7 @@ class DeepAEClustering(BaseModuleClusterer):
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
     tol : float, default=1e-3
         An epoch counts as progress when it betters the best loss by this share of it.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=5
         Epochs without progress after which training has converged. One more
         epoch follows, whose weights after every step are averaged.
     device : str or torch.device, default="auto"
@@ -237,12 +231,12 @@ class DeepAEClustering(BaseModuleClusterer):
         init="k-means",
         pretrain_iter=50,
         n_init=1,
-        batch_size=256,
-        max_iter=50,
+        batch_size="auto",
+        max_iter=100,
         learning_rate_init=1e-3,
         epsilon=1e-8,
         tol=1e-3,
-        n_iter_no_change=10,
+        n_iter_no_change=5,
         device="auto",
         memory=None,
         warm_start=False,
@@ -345,7 +339,7 @@ class DeepAEClustering(BaseModuleClusterer):
             standardizer=data.standardizer,
             n_components=self._width(),
             seed=seed,
-            training_settings=self._training_settings(),
+            training_settings=self._training_settings(data.rows),
             stopping_settings=self._stopping_settings(self.pretrain_iter),
             report=self._report,
         )
@@ -416,7 +410,7 @@ class DeepAEClustering(BaseModuleClusterer):
             unit=1.0,
         )
         training = Training(
-            network, phase="module", generator=make_generator(seed), **self._training_settings()
+            network, phase="module", generator=make_generator(seed), **self._training_settings(rows)
         )
         training.run(rows, report=self._report, **self._stopping_settings(MODULE_EPOCHS))
         return network.clustering, training.history

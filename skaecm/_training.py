@@ -27,6 +27,9 @@ class Trainable(Protocol):
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalars whose sum is the loss of a batch, a mean over its rows."""
 
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The parameters, in groups with a factor each for the learning rate."""
+
     def parameters(self) -> Iterable[nn.Parameter]: ...
     def train(self, mode: bool = True) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -65,9 +68,11 @@ class Training:
         self.phase = phase
         self.batch_size = batch_size
         self.generator = generator
-        self.optimizer = torch.optim.Adam(
-            module.parameters(), lr=learning_rate, eps=epsilon, fused=True
-        )
+        groups = [
+            {"params": parameters, "lr": factor * learning_rate}
+            for parameters, factor in module.parameter_groups()
+        ]
+        self.optimizer = torch.optim.Adam(groups, eps=epsilon, fused=True)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best_loss = float("inf")
@@ -131,7 +136,7 @@ class Training:
             "loss": sum(terms_mean.values()),
             **terms_mean,
         }
-        self._check_finite(row)
+        check_finite(terms_mean, f"epoch {self.epoch} of {self.phase}")
         self.history.append(row)
         if report is not None:
             report(row)
@@ -151,21 +156,6 @@ class Training:
         self.phase = "averaging"
         self.run_epoch(rows, after_step=accumulate, report=report)
         torch._foreach_copy_(parameters, averages)
-
-    def _check_finite(self, row: dict[str, Any]) -> None:
-        if np.isfinite(row["loss"]):
-            return
-        bad = ", ".join(
-            name
-            for name, value in row.items()
-            if isinstance(value, float) and not np.isfinite(value)
-        )
-        raise ValueError(
-            f"The loss is not finite ({bad}) in epoch {row['epoch']} of {row['phase']}. "
-            "The likely cause is a learning rate that is too large, or values in X too "
-            "large for its dtype. Try a smaller learning_rate_init, X as float64, or X "
-            "scaled by sklearn.preprocessing.StandardScaler."
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later `load_state_dict` needs to go on as if not stopped."""
@@ -188,6 +178,18 @@ class Training:
         self.history = list(state["history"])
         self.best_loss = state["best_loss"]
         self.n_no_change = state["n_no_change"]
+
+
+def check_finite(terms: dict[str, float], when: str) -> None:
+    """Raise if a term of the loss is not a finite number."""
+    bad = [name for name, value in terms.items() if not np.isfinite(value)]
+    if bad:
+        raise ValueError(
+            f"The loss is not finite ({', '.join(bad)}) in {when}. The likely cause is a "
+            "learning rate that is too large, or values in X too large for its dtype. Try a "
+            "smaller learning_rate_init, X as float64, or X scaled by "
+            "sklearn.preprocessing.StandardScaler."
+        )
 
 
 @torch.no_grad()

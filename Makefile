@@ -1,0 +1,46 @@
+# Two commands for a fresh machine:
+#   make demo   makes an environment, installs skaecm, runs the main job
+#   make test   makes an environment, installs skaecm, runs every check
+# `make test-lowest` runs the tests on the lowest versions that are supported.
+
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+LOWEST := .venv-lowest
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-lowest clean
+
+demo: $(DEMO)/installed
+	$(DEMO)/bin/python -m skaecm compare
+
+test: $(TEST)/installed
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/mypy
+	$(TEST)/bin/python -m pytest
+	rm -rf dist
+	$(TEST)/bin/python -m build --outdir dist .
+	$(TEST)/bin/twine check --strict dist/*
+	$(TEST)/bin/sphinx-build -W --keep-going -q -b html doc doc/_build/html
+
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest tests
+
+$(DEMO)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(DEMO)
+	$(DEMO)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[plots]"
+	touch $@
+
+$(TEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(TEST)
+	$(TEST)/bin/python $(PIP_INSTALL) -c constraints.txt -e ".[plots,tests,docs]"
+	touch $@
+
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e . pytest
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) $(LOWEST) build dist doc/_build doc/auto_examples doc/generated

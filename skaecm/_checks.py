@@ -1,0 +1,101 @@
+"""Checks of the input and of parameters against it; every message a user may see.
+
+A message names the parameter, what it may be, what came and what to try.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
+from torch import Tensor
+
+from ._rows import Rows
+
+# A largest column this many times wider than the lower quartile decides alone.
+SCALE_RATIO = 100.0
+
+
+def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
+    """Weights of mean one, None where all are equal, and how many are not zero."""
+    if sample_weight is None:
+        return None, x.shape[0]
+    weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+    n_weighted = int(np.count_nonzero(weight))
+    if n_weighted == 0:
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number, but all of "
+            "sample_weight is zero."
+        )
+    return (None if np.ptp(weight) == 0 else weight / weight.mean()), n_weighted
+
+
+def fitted_init(init: Any) -> Any:
+    """The estimator that ``init`` is or freezes, which must be fitted; else ``init``."""
+    estimator = init.estimator if isinstance(init, FrozenEstimator) else init
+    if isinstance(estimator, BaseEstimator):
+        try:
+            check_is_fitted(estimator)
+        except NotFittedError:
+            raise NotFittedError(
+                f"init={estimator!r} is not fitted. Fit it first. sklearn.clone (and so "
+                "GridSearchCV and Pipeline) drops the fit of an estimator given as a "
+                "parameter: wrap it as init=sklearn.frozen.FrozenEstimator(fitted)."
+            ) from None
+    return estimator
+
+
+def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
+    """Raise if a fitted start and the estimator that takes it differ in a number."""
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise ValueError(
+                f"{parameter} continues from a fit with {name}={theirs}, but here "
+                f"{name}={ours}. Make the two agree, or start anew."
+            )
+
+
+def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndarray:
+    """Centres (k, n_features) given as an array, checked."""
+    centers = check_array(init, dtype=dtype, input_name="init")
+    if centers.shape != (k, n_features):
+        raise ValueError(
+            f"init must hold one row for each of k={k} clusters and one column for each of "
+            f"the {n_features} features of X, but has shape {centers.shape}."
+        )
+    return centers
+
+
+def strengths(alpha: Any, k: int, rows: Rows) -> Tensor:
+    """alpha (k,) on the device of ``rows``."""
+    values = np.asarray(alpha, dtype=np.float64)
+    if values.ndim == 0:
+        values = np.full(k, values)
+    if values.shape != (k,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"alpha must be one number or k={k} of them, finite and zero or more, but is {alpha!r}."
+        )
+    return torch.from_numpy(values).to(rows.device, rows.dtype)
+
+
+def warn_about_scales(deviation: np.ndarray) -> None:
+    """Warn once when all rows are equal or few columns outweigh the rest by far."""
+    varying = np.sort(deviation[deviation > 0])
+    if len(varying) == 0:
+        warnings.warn(
+            "All rows of X are equal: there is nothing to cluster.", UserWarning, stacklevel=5
+        )
+        return
+    lower_quartile = varying[(len(varying) - 1) // 4]
+    if varying[-1] > SCALE_RATIO * lower_quartile:
+        warnings.warn(
+            "The columns of X are on very different scales (standard deviations from "
+            f"{lower_quartile:.3g} at the lower quartile to {varying[-1]:.3g}), so a few of "
+            "them decide alone. sklearn.preprocessing.StandardScaler puts them on one scale.",
+            UserWarning,
+            stacklevel=5,
+        )
