@@ -362,11 +362,10 @@ class BaseModuleClusterer(
         variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
         self.module_: ClusteringNetwork = network
         self.labels_ = labels
-        self.cluster_centers_ = to_numpy(standardizer.inverse(network.prototypes())).astype(
-            dtype, copy=False
-        )
+        centers = standardizer.inverse(network.prototypes())
+        self.cluster_centers_ = np.array(to_numpy(centers), dtype=dtype)
         self.means_ = self.cluster_centers_
-        self.weights_ = to_numpy(network.clustering.gbar).astype(dtype, copy=False)
+        self.weights_ = np.array(to_numpy(network.clustering.gbar), dtype=dtype)
         self.covariances_ = np.full(self.k, variance, dtype=dtype)
         self.loss_ = run.loss
         self.history_ = run.history

@@ -107,7 +107,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         The trained network, on the CPU.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, when X had any.
 
     See Also

@@ -137,7 +137,7 @@ class DeepAEClustering(BaseModuleClusterer):
         Cluster of every row of X, equal to ``predict(X)``.
     cluster_centers_, means_ : ndarray of shape (k, n_features)
         The centroids, decoded to the space of X.
-    embedding_centers_ : ndarray of shape (k, n_components_)
+    embedding_centers_ : ndarray of shape (k, n_components)
         The centroids in the embedding.
     weights_ : ndarray of shape (k,)
         Average responsibilities.
@@ -166,7 +166,7 @@ class DeepAEClustering(BaseModuleClusterer):
         "orthonormality" and "E4", each times its weight.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, when X had any.
 
     See Also
@@ -366,19 +366,22 @@ class DeepAEClustering(BaseModuleClusterer):
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The module at its start; places the code of ``autoencoder`` to suit it."""
         init, rows, weight = fitted_init(self.init), data.rows, data.weight
-        if isinstance(init, str) and init == "random":
+        # An autoencoder says where the code comes from, not where its centroids are.
+        kind = "k-means" if isinstance(init, Autoencoder) else init
+        kind = kind if isinstance(kind, str) else None
+        if kind == "random":
             rng = np.random.RandomState(seed)
             return make_module(starts.glorot_start(self.k, autoencoder.n_components, rng), rows), []
         z = apply(autoencoder.embed, rows)
-        if isinstance(init, str) and init == "k-means++":
+        if kind is None:
+            centroids = self._embed_centers(init, autoencoder, data)
+        elif kind == "k-means++":
             centroids = starts.kmeans_plusplus_centroids(z, self.k, seed=seed, sample_weight=weight)
-        elif isinstance(init, str | Autoencoder):
+        else:
             centroids = starts.kmeans_centroids(
                 z, self.k, n_init=KMEANS_RUNS, seed=seed, sample_weight=weight
             )
-        else:
-            centroids = self._embed_centers(init, autoencoder, data)
-        if isinstance(init, str) and init == "pinv":
+        if kind == "pinv":
             return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed)
         variance = starts.within_variance(z, centroids, weight)
         shift, spread = starts.placement(centroids, within=variance * z.shape[1])
@@ -402,9 +405,9 @@ class DeepAEClustering(BaseModuleClusterer):
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The published second step: the module trained on a fixed embedding ``z``."""
         rows = make_rows(z, data.weight, data.rows.device, data.rows.dtype)
-        zero = torch.zeros((), device=rows.device, dtype=rows.dtype)
+        origin = torch.zeros(z.shape[1], device=rows.device, dtype=rows.dtype)
         network = ShallowNetwork(
-            Standardizer(zero.expand(z.shape[1]), zero + 1.0),
+            Standardizer(origin, torch.ones_like(origin[0])),
             make_module(start, rows),
             strengths(self._alpha(), self.k, rows),
             unit=1.0,
@@ -431,7 +434,7 @@ class DeepAEClustering(BaseModuleClusterer):
         dtype = self.cluster_centers_.dtype
         self.autoencoder_ = network.autoencoder
         self.n_components_ = self._n_features_out = network.autoencoder.n_components
-        self.embedding_centers_ = to_numpy(network.clustering.means).astype(dtype, copy=False)
+        self.embedding_centers_ = np.array(to_numpy(network.clustering.means), dtype=dtype)
         self.embedding_covariances_ = np.full(self.k, inner_variance, dtype=dtype)
 
     def transform(self, X):
@@ -444,7 +447,7 @@ class DeepAEClustering(BaseModuleClusterer):
 
         Returns
         -------
-        embedding : ndarray of shape (n_samples, n_components_)
+        embedding : ndarray of shape (n_samples, n_components)
             Codes of the autoencoder.
         """
         check_is_fitted(self)
@@ -455,7 +458,7 @@ class DeepAEClustering(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components)
             Points of the embedding.
 
         Returns
