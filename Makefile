@@ -39,7 +39,7 @@ $(TEST)/installed: pyproject.toml constraints.txt
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e . pytest
+	$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e ".[plots]" pytest
 	touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 Every data set and seed is one row of ``benchmarks/results/accuracy.jsonl``; rows that are
 there are not run again, so that the table can be finished over several sessions. Labels are
-used for scoring only.
+used for scoring only. The table made of all rows is printed, and written beside them.
 
     python benchmarks/accuracy.py --data digits pendigits usps --seeds 5
 
@@ -26,6 +26,7 @@ from skaecm import DeepAEClustering, datasets
 from skaecm.metrics import clustering_accuracy
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+TABLE = RESULTS.with_suffix(".txt")
 METHODS = {
     "KMeans": lambda k, seed: KMeans(k, n_init=10, random_state=seed),
     "DeepAEClustering": lambda k, seed: DeepAEClustering(k, random_state=seed),
@@ -62,19 +63,18 @@ def read_rows():
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def print_table(rows, names):
+def format_table(rows):
     """Mean and standard deviation over seeds of every data set and method."""
-    print(f"{'data':12s} {'method':18s} {'seeds':>5s} {'ACC':>13s} {'NMI':>13s} {'ARI':>13s}")
-    for name in names:
+    lines = [f"{'data':12s} {'method':18s} {'seeds':>5s} {'ACC':>13s} {'NMI':>13s} {'ARI':>13s}"]
+    for name in dict.fromkeys(row["data"] for row in rows):
         for method in METHODS:
             chosen = [r for r in rows if (r["data"], r["method"]) == (name, method)]
-            if not chosen:
-                continue
             figures = []
             for key in ("acc", "nmi", "ari"):
                 values = [row[key] for row in chosen]
                 figures.append(f"{np.mean(values):.3f} +- {np.std(values):.3f}")
-            print(f"{name:12s} {method:18s} {len(chosen):5d} " + " ".join(figures))
+            lines.append(f"{name:12s} {method:18s} {len(chosen):5d} " + " ".join(figures))
+    return "\n".join(lines)
 
 
 def main():
@@ -95,7 +95,8 @@ def main():
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(json.dumps(rows[-1]), flush=True)
-    print_table(rows, arguments.data)
+    TABLE.write_text(format_table(rows) + "\n")
+    print(TABLE.read_text(), end="")
 
 
 if __name__ == "__main__":

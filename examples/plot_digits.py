@@ -7,9 +7,9 @@ beside ``KMeans``, and the decoded centroids show what each cluster stands for.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
-from sklearn.decomposition import PCA
 
 from skaecm import DeepAEClustering
 from skaecm.metrics import clustering_accuracy
@@ -26,12 +26,16 @@ print(f"KMeans            {clustering_accuracy(y, kmeans.labels_):.3f}")
 print(f"DeepAEClustering  {clustering_accuracy(y, model.labels_):.3f}")
 
 # %%
-# The embedding, projected to two dimensions.
+# The centroids are nearly orthonormal, so two principal components would show three clusters
+# and pile up the rest. This linear projection puts the centroids on a circle instead.
 
-points = PCA(2).fit_transform(model.transform(X))
-figure, axes = plt.subplots(figsize=(6, 5))
+angles = 2 * np.pi * np.arange(10) / 10
+circle = np.column_stack([np.sin(angles), np.cos(angles)])
+points = model.transform(X) @ np.linalg.pinv(model.embedding_centers_) @ circle
+figure, axes = plt.subplots(figsize=(6, 6))
 axes.scatter(*points.T, c=model.labels_, cmap="tab10", s=6)
-axes.set(title="Embedding, coloured by cluster", xticks=[], yticks=[])
+axes.set_title("Embedding, coloured by cluster")
+axes.set_axis_off()
 
 # %%
 # The centroids, decoded to the space of the images.

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from skaecm import DeepAEClustering
 
 X = load_digits().data.astype("float32")
-start = DeepAEClustering(k=10, hidden_layer_sizes=(256, 256), max_iter=0, random_state=0).fit(X)
+start = DeepAEClustering(k=10, hidden_layer_sizes=(100,), max_iter=0, random_state=0).fit(X)
 
 # %%
 # ``init=start.autoencoder_`` skips the pretraining. The autoencoder has seen all rows, as a
@@ -22,7 +22,7 @@ start = DeepAEClustering(k=10, hidden_layer_sizes=(256, 256), max_iter=0, random
 search = GridSearchCV(
     DeepAEClustering(k=10, init=start.autoencoder_, random_state=0),
     {"beta": [0.03, 0.1, 0.3], "alpha": [0.01, 0.05]},
-    cv=3,
+    cv=2,
 ).fit(X)
 results = pd.DataFrame(search.cv_results_)
 print(results[["param_alpha", "param_beta", "mean_test_score", "std_test_score"]])
@@ -33,13 +33,14 @@ print(results[["param_alpha", "param_beta", "mean_test_score", "std_test_score"]
 figure, axes = plt.subplots(figsize=(5, 3.5))
 for alpha, rows in results.groupby("param_alpha"):
     axes.errorbar(
-        rows["param_beta"].astype(float),
+        rows["param_beta"].astype(str),
         rows["mean_test_score"],
         rows["std_test_score"],
         label=f"alpha={alpha}",
         capsize=3,
     )
-axes.set(xlabel="beta", ylabel="held-out score (nats)", xscale="log")
+axes.set_xlabel("beta")
+axes.set_ylabel("held-out score (nats)")
 axes.legend()
 figure.tight_layout()
 plt.show()

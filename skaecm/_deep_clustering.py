@@ -50,8 +50,9 @@ class DeepAEClustering(BaseModuleClusterer):
     responsibilities and ``mu_j`` the centroids in the embedding, the loss is the
     mean over rows of::
 
-        beta ||x - h(z)||^2 / V  +  ||z - sum_j g_j mu_j||^2  +  sum_j g_j (1 - g_j)
-            +  lam sum_jl |<mu_j, mu_l> - delta_jl|  -  sum_j alpha_j log gbar_j
+        beta ||x - h(z)||^2 / V + ||z - sum_j g_j mu_j||^2
+          + sum_j g_j (1 - g_j) + lam sum_jl |<mu_j, mu_l> - delta_jl|
+          - sum_j alpha_j log gbar_j
 
     where V is the total variance of X, so that `beta` weighs the fraction of
     variance that the autoencoder leaves unexplained. None of the weights depends
