@@ -9,6 +9,8 @@ TEST := .venv-test
 LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+# The tests share the cores between processes of one thread each: the matrices are small.
+
 .PHONY: demo test test-lowest clean
 
 demo: $(DEMO)/installed
@@ -18,14 +20,14 @@ test: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/mypy
-	$(TEST)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n auto
 	rm -rf dist
 	$(TEST)/bin/python -m build --outdir dist .
 	$(TEST)/bin/twine check --strict dist/*
 	$(TEST)/bin/sphinx-build -W --keep-going -q -b html doc doc/_build/html
 
 test-lowest: $(LOWEST)/installed
-	$(LOWEST)/bin/python -m pytest tests
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto tests
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(DEMO)
@@ -39,7 +41,7 @@ $(TEST)/installed: pyproject.toml constraints.txt
 
 $(LOWEST)/installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e ".[plots]" pytest
+	$(LOWEST)/bin/python $(PIP_INSTALL) -c constraints-lowest.txt -e ".[plots]" pytest pytest-xdist
 	touch $@
 
 clean:

@@ -25,7 +25,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_array,
     check_is_fitted,
     validate_data,
@@ -211,6 +210,7 @@ class BaseModuleClusterer(
         self : object
             The estimator after the pass.
         """
+        self._validate_params()
         first = not hasattr(self, "module_")
         with unchanged_on_failure(self):
             data = self._check_data(X, sample_weight, reset=first)
@@ -231,7 +231,7 @@ class BaseModuleClusterer(
                 else:
                     training.load_state_dict(self._training_state)
                 loss = training.run_epoch(data.rows, report=self._report)
-                history = self.history_ + training.history[-1:]
+                history = [*self.history_, training.history[-1] | {"epoch": self.n_iter_ + 1}]
                 self._publish(Run(network, loss, False, self.n_iter_ + 1, history), data)
                 self._training_state = rest_on_cpu(training.state_dict())
         return self
@@ -385,14 +385,14 @@ class BaseModuleClusterer(
                 "rows than k; else try a smaller k, a larger alpha, a larger n_init or "
                 "another init.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         if self.max_iter > 0 and not self.converged_:
             warnings.warn(
                 f"The loss was still falling after max_iter={self.max_iter} epochs. "
                 "Increase max_iter, or tol to stop earlier.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     # Using a fit
@@ -476,11 +476,8 @@ class BaseModuleClusterer(
             ``GaussianMixture(covariance_type="spherical").score``.
         """
         log_prob = self.score_samples(X)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, log_prob[:, None], dtype=np.float64, ensure_non_negative=True
-            )
-        return float(np.average(log_prob, weights=sample_weight))
+        weight, _ = check_weight(sample_weight, log_prob[:, None])
+        return float(np.average(log_prob, weights=weight))
 
     def _check_code(self, X, width: int, what: str) -> np.ndarray:
         """A dense array with one column for each of ``width`` coordinates."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from . import _initialization as starts
 from . import _mixtures
@@ -52,9 +52,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         - "random": Glorot uniform W and M, as published.
         - an array of centres, and their E-step.
         - a fitted KMeans or MiniBatchKMeans (its labels come back at
-          ``max_iter=0``), a fitted GaussianMixture or BayesianGaussianMixture
-          (``covariance_type="tied"`` comes back exactly, others by their weighted
-          mean covariance, with a warning), or a fitted ClusteringModuleGMM.
+          ``max_iter=0``), a fitted GaussianMixture (``covariance_type="tied"``
+          comes back exactly, others by their weighted mean covariance, with a
+          warning), or a fitted ClusteringModuleGMM.
           Wrapped in `sklearn.frozen.FrozenEstimator` it survives `clone`.
     n_init : int, default=1
         Number of starts, of which the one with the lowest loss is kept. A start
@@ -185,8 +185,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         if isinstance(init, BaseEstimator):
             if not isinstance(init, ACCEPTED_STARTS):
                 raise ValueError(
-                    "init must be a fitted KMeans, MiniBatchKMeans, GaussianMixture, "
-                    "BayesianGaussianMixture or ClusteringModuleGMM, but is a "
+                    "init must be a fitted KMeans, MiniBatchKMeans, GaussianMixture or "
+                    "ClusteringModuleGMM, but is a "
                     f"{type(init).__name__}. Pass its centres as an array instead."
                 )
             check_same("init", {"k": (n_clusters(init), self.k)})
@@ -227,7 +227,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
                 )
         elif isinstance(init, KMeans | MiniBatchKMeans):
             centers = init.cluster_centers_
-        elif isinstance(init, GaussianMixture | BayesianGaussianMixture):
+        elif isinstance(init, GaussianMixture):
             if init.covariance_type != "tied":
                 warnings.warn(
                     f"init has covariance_type={init.covariance_type!r}, whose responsibilities "
@@ -322,9 +322,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         bic : float
             The lower, the better.
         """
-        score = self.score(X, sample_weight=sample_weight)
-        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        return -2.0 * n_samples * score + self._n_parameters() * np.log(n_samples)
+        return self._criterion(X, sample_weight, np.log(_num_samples(X)))
 
     def aic(self, X, sample_weight=None):
         """Akaike information criterion of the implied mixture on X.
@@ -341,23 +339,16 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         aic : float
             The lower, the better.
         """
+        return self._criterion(X, sample_weight, 2.0)
+
+    def _criterion(self, X, sample_weight, price: float) -> float:
+        """Deviance of X plus ``price`` for each free mean, weight and variance."""
         score = self.score(X, sample_weight=sample_weight)
-        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
-        return -2.0 * n_samples * score + 2.0 * self._n_parameters()
-
-    def _n_parameters(self) -> int:
-        """Free parameters of the mixture: means, weights and one variance."""
         k, n_features = self.cluster_centers_.shape
-        return k * n_features + (k - 1) + 1
+        return -2.0 * _num_samples(X) * score + price * (k * n_features + (k - 1) + 1)
 
 
-ACCEPTED_STARTS = (
-    KMeans,
-    MiniBatchKMeans,
-    GaussianMixture,
-    BayesianGaussianMixture,
-    ClusteringModuleGMM,
-)
+ACCEPTED_STARTS = (KMeans, MiniBatchKMeans, GaussianMixture, ClusteringModuleGMM)
 
 
 def n_clusters(estimator: BaseEstimator) -> int:

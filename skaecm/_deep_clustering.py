@@ -387,7 +387,8 @@ class DeepAEClustering(BaseModuleClusterer):
         variance = starts.within_variance(z, centroids, weight)
         shift, spread = starts.placement(centroids, within=variance * z.shape[1])
         autoencoder.place(
-            *(torch.as_tensor(part).to(rows.device, rows.dtype) for part in (shift, spread))
+            torch.from_numpy(shift).to(rows.device, rows.dtype),
+            torch.tensor(spread, device=rows.device, dtype=rows.dtype),
         )
         start = starts.posterior_encoder(
             (centroids - shift) / spread,

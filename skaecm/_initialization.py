@@ -89,13 +89,21 @@ def placement(centroids: np.ndarray, within: float) -> tuple[np.ndarray, float]:
     center = centroids.mean(axis=0)
     centered = centroids - center
     between = np.square(centered).sum(axis=1).mean()
-    squared = between / (1.0 - 1.0 / k) if between > 0 else within
+    rounding = np.finfo(centroids.dtype).eps * k
+    if between > np.square(rounding * centroids).sum():
+        squared = between / (1.0 - 1.0 / k)
+    else:
+        squared = within
     spread = float(np.sqrt(squared)) if squared > 0 else 1.0
     if p < k:
         return center, spread
-    # The k centred centroids span at most k - 1 dimensions; the last right
-    # singular vector is orthogonal to them.
-    direction = np.linalg.svd(centered)[2][-1]
+    # Of the directions at right angles to all differences, the one nearest to an
+    # axis: it moves with the centroids, where a null space's basis would jump.
+    _, lengths, directions = np.linalg.svd(centered, full_matrices=False)
+    span = directions[lengths > rounding * lengths[0]][: k - 1]
+    free = np.eye(p) - span.T @ span
+    axis = free.diagonal().argmax()
+    direction = free[axis] / np.sqrt(free[axis, axis])
     return center - spread / np.sqrt(k) * direction, spread
 
 

@@ -179,7 +179,8 @@ class ClusteringNetwork(nn.Module, ABC):
     def __init__(self, clustering: ClusteringModule, alpha: Tensor):
         super().__init__()
         self.clustering = clustering
-        self.register_buffer("alpha", alpha)
+        # A setting, not a part of the state that training goes on from.
+        self.register_buffer("alpha", alpha, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:

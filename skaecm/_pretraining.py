@@ -24,10 +24,11 @@ def build_autoencoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
         pair = recipe(n_features, n_components, generator)
-    if not (isinstance(pair, tuple) and len(pair) == 2):
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    if not is_pair or not all(isinstance(module, nn.Module) for module in pair):
         raise ValueError(
-            f"autoencoder must return a pair (encoder, decoder) of torch modules, "
-            f"but returned {type(pair).__name__}."
+            "autoencoder must return a pair (encoder, decoder) of torch modules, "
+            f"but returned {pair!r}."
         )
     encoder, decoder = (module.to(standardizer.offset) for module in pair)
     widths = {"encoder": (encoder, n_features, n_components)}

@@ -130,8 +130,10 @@ def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
         for x, weight, _ in rows.in_order():
             values = function(x.to(wide))
             total += values.sum(dim=0) if weight is None else weight.to(wide) @ values
-        return total / len(rows)
+        return total / n_rows
 
+    # Weights rounded to float32 do not quite have mean one.
+    n_rows = len(rows) if rows.weight is None else rows.weight.to(wide).sum()
     mean = average(lambda x: x)
     variance = average(lambda x: (x - mean).square())
     noise = (ROUNDING * mean).square()

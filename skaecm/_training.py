@@ -5,6 +5,7 @@ of named scalars whose sum is minimised, and gives back what happened as
 values. All that a loop needs to go on is in `Training.state_dict`.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, final
 
@@ -170,9 +171,15 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Go on from where `state_dict` was taken, at the learning rate of now."""
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        settings = [(group["lr"], group["eps"]) for group in self.optimizer.param_groups]
+        # The optimizer keeps the tensors that it is given, and steps write into them.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for group, (learning_rate, epsilon) in zip(
+            self.optimizer.param_groups, settings, strict=True
+        ):
+            group["lr"], group["eps"] = learning_rate, epsilon
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
         self.history = list(state["history"])

@@ -86,6 +86,8 @@ class ConvolutionalAutoencoder:
                 f"product of {n_features}, the number of features of X, but is "
                 f"{self.image_shape!r}."
             )
+        if len(self.channels) == 0:
+            raise ValueError("channels must hold the width of one convolution or more.")
         widths = [shape[0], *self.channels]
         sizes = [(shape[1], shape[2])]
         for _ in self.channels:

@@ -35,7 +35,16 @@ def overlapping(seed=0, n=300):
     """Rows of three correlated clusters that touch, far from the origin."""
     rng = np.random.RandomState(seed)
     X, _ = blobs(seed, n=n)
-    return (X + 3 * rng.standard_normal(X.shape)) @ (np.eye(4) + 0.2 * rng.uniform(size=(4, 4))) + 30
+    return (X + 3 * rng.standard_normal(X.shape)) @ (
+        np.eye(4) + 0.2 * rng.uniform(size=(4, 4))
+    ) + 30
+
+
+def rows_with_one_start_each(seed):
+    """Blobs whose first three rows belong to the three clusters, to be a given start."""
+    X, y = blobs(seed)
+    first = np.unique(y, return_index=True)[1]
+    return np.vstack([X[first], np.delete(X, first, axis=0)])
 
 
 def learned(estimator):

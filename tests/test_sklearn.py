@@ -113,7 +113,7 @@ def test_further_sklearn_check(name, estimator):
 
 
 def test_in_a_pipeline(cls, seed):
-    X, y = blobs(seed)
+    X, _ = blobs(seed)
     pipeline = Pipeline([("scale", StandardScaler()), ("cluster", quick(cls))])
     labels = pipeline.fit_predict(X)
     scaled = StandardScaler().fit_transform(X)

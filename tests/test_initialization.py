@@ -1,0 +1,231 @@
+"""Where training starts: the encoders against the mixtures they imply, and the placement."""
+
+import numpy as np
+import pytest
+import scipy.spatial.distance
+import scipy.stats
+from helpers import blobs, overlapping
+from scipy.special import softmax
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
+
+from skaecm import _initialization as starts
+from skaecm._mixtures import log_density, sample
+
+
+@pytest.fixture
+def mixture(seed):
+    """Points, means, weights and a covariance of no special shape."""
+    rng = np.random.RandomState(seed)
+    root = rng.standard_normal((4, 4))
+    weights = rng.uniform(0.2, 1, size=3)
+    return (
+        rng.standard_normal((50, 4)),
+        rng.standard_normal((3, 4)),
+        weights / weights.sum(),
+        root @ root.T + 0.5 * np.eye(4),
+    )
+
+
+def posterior(x, means, weights, covariance):
+    """Bayes' rule with scipy's densities."""
+    joint = np.stack(
+        [
+            weight * scipy.stats.multivariate_normal(mean, covariance).pdf(x)
+            for weight, mean in zip(weights, means, strict=True)
+        ],
+        axis=1,
+    )
+    return joint / joint.sum(axis=1, keepdims=True)
+
+
+def module(start, x):
+    return softmax(x @ start.weight.T + start.bias, axis=1)
+
+
+def test_posterior_encoder_is_the_e_step(mixture):
+    x, means, weights, _ = mixture
+    isotropic = 0.7 * np.eye(4)
+    start = starts.posterior_encoder(means, 0.7, weights)
+    np.testing.assert_allclose(
+        module(start, x), posterior(x, means, weights, isotropic), atol=1e-12
+    )
+    start = starts.posterior_encoder(means, 0.7)
+    equal = np.full(3, 1 / 3)
+    np.testing.assert_allclose(module(start, x), posterior(x, means, equal, isotropic), atol=1e-12)
+    np.testing.assert_array_equal(start.means, means)
+
+
+def test_tied_encoder_is_the_e_step(mixture):
+    x, means, weights, covariance = mixture
+    start = starts.tied_encoder(means, np.linalg.inv(covariance), weights)
+    np.testing.assert_allclose(
+        module(start, x), posterior(x, means, weights, covariance), atol=1e-12
+    )
+
+
+def test_an_empty_component_gets_no_rows(mixture):
+    x, means, _, covariance = mixture
+    start = starts.tied_encoder(means, np.linalg.inv(covariance), np.array([0.5, 0.5, 0.0]))
+    assert np.isfinite(start.bias).all()
+    assert module(start, x)[:, 2].max() < 1e-100
+
+
+def test_pinv_encoder(mixture):
+    _, means, _, _ = mixture
+    start = starts.pinv_encoder(means)
+    np.testing.assert_allclose(start.weight @ means.T, np.eye(3), atol=1e-12)
+    np.testing.assert_array_equal(start.bias, np.zeros(3))
+    np.testing.assert_array_equal(start.means, means)
+
+
+def test_glorot_start(seed):
+    start = starts.glorot_start(30, 70, np.random.RandomState(seed))
+    limit = np.sqrt(6 / 100)
+    for drawn in (start.weight, start.means):
+        assert drawn.shape == (30, 70)
+        assert np.abs(drawn).max() < limit
+        assert np.abs(drawn).max() > 0.99 * limit
+    np.testing.assert_array_equal(start.bias, np.zeros(30))
+    assert not np.array_equal(start.weight, start.means)
+
+
+@pytest.mark.parametrize("kind", ["spherical", "tied", "diag", "full"])
+def test_shared_precision(seed, kind):
+    X = overlapping(seed)
+    mixture = GaussianMixture(3, covariance_type=kind, random_state=seed).fit(X)
+    precision = starts.shared_precision(mixture)
+    expected = {
+        "spherical": lambda: sum(w * c * np.eye(4) for w, c in by_component(mixture)),
+        "tied": lambda: mixture.covariances_,
+        "diag": lambda: sum(w * np.diag(c) for w, c in by_component(mixture)),
+        "full": lambda: sum(w * c for w, c in by_component(mixture)),
+    }[kind]()
+    np.testing.assert_allclose(precision @ expected, np.eye(4), atol=1e-8)
+
+
+def by_component(mixture):
+    return zip(mixture.weights_, mixture.covariances_, strict=True)
+
+
+# Placement
+# ---------
+
+
+def placed(centroids, within=1.0):
+    shift, spread = starts.placement(centroids, within)
+    return (centroids - shift) / spread
+
+
+@pytest.mark.parametrize(("k", "p"), [(4, 4), (3, 7), (2, 2), (1, 3)])
+def test_equidistant_centroids_are_placed_orthonormal(seed, k, p):
+    rng = np.random.RandomState(seed)
+    rotation = np.linalg.qr(rng.standard_normal((p, p)))[0]
+    centroids = 7.0 * np.eye(k, p) @ rotation + rng.standard_normal(p)
+    np.testing.assert_allclose(placed(centroids) @ placed(centroids).T, np.eye(k), atol=1e-9)
+
+
+@pytest.mark.parametrize("p", [2, 4, 9])
+def test_placement_scales_all_distances_alike(seed, p):
+    centroids = np.random.RandomState(seed).standard_normal((4, p))
+    after = placed(centroids)
+    ratios = scipy.spatial.distance.pdist(after) / scipy.spatial.distance.pdist(centroids)
+    np.testing.assert_allclose(ratios, ratios[0])
+    # The mean squared distance between orthonormal vectors is 2.
+    squared = scipy.spatial.distance.pdist(after, "sqeuclidean")
+    assert squared.mean() == pytest.approx(2.0)
+    if p >= 4:
+        center = after.mean(axis=0)
+        assert np.linalg.norm(center) == pytest.approx(1 / 2)
+        np.testing.assert_allclose((after - center) @ center, 0, atol=1e-10)
+    else:
+        np.testing.assert_allclose(after.mean(axis=0), 0, atol=1e-10)
+
+
+def test_placement_of_coinciding_centroids(seed):
+    centroids = np.tile(np.random.RandomState(seed).standard_normal(5), (3, 1))
+    for within, scale in ((4.0, 2.0), (0.0, 1.0)):
+        shift, spread = starts.placement(centroids, within)
+        assert np.isfinite(shift).all()
+        assert spread == pytest.approx(scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("p", [3, 4, 10])
+def test_placement_is_continuous(seed, p):
+    """Rounding of the centroids must not turn the embedding: a fit would not repeat.
+
+    Results equal to rounding between thread counts, units and layouts rest on it.
+    """
+    rng = np.random.RandomState(seed)
+    centroids = rng.standard_normal((3, p))
+    shift, spread = starts.placement(centroids, 1.0)
+    for _ in range(10):
+        for nudge in (1e-12 * rng.standard_normal((3, p)), 1e-12 * centroids):
+            near_shift, near_spread = starts.placement(centroids + nudge, 1.0)
+            np.testing.assert_allclose(near_shift, shift, atol=1e-6)
+            assert near_spread == pytest.approx(spread, abs=1e-6)
+    # A change of unit is a change of unit.
+    scaled, _ = starts.placement(1e8 * centroids, 1e16)
+    np.testing.assert_allclose(scaled / 1e8, shift, atol=1e-6)
+
+
+# Centroids
+# ---------
+
+
+def test_kmeans_is_that_of_sklearn_and_deterministic(seed):
+    X = np.random.RandomState(seed).standard_normal((3000, 4))
+    weight = np.random.RandomState(seed).uniform(size=3000)
+    for sample_weight in (None, weight):
+        settings = {"n_init": 3, "seed": seed, "sample_weight": sample_weight}
+        centroids = starts.kmeans_centroids(X, 5, **settings)
+        np.testing.assert_array_equal(starts.kmeans_centroids(X, 5, **settings), centroids)
+        with threadpool_limits(limits=4, user_api="openmp"):
+            np.testing.assert_array_equal(starts.kmeans_centroids(X, 5, **settings), centroids)
+        expected = KMeans(5, n_init=3, random_state=seed).fit(X, sample_weight=sample_weight)
+        np.testing.assert_allclose(centroids, expected.cluster_centers_, rtol=1e-6)
+
+
+def test_kmeans_plusplus_draws_rows_in_proportion_to_weight(seed):
+    X, y = blobs(seed)
+    centroids = starts.kmeans_plusplus_centroids(X, 3, seed=seed, sample_weight=None)
+    assert all((row == X).all(axis=1).any() for row in centroids)
+    weight = (y == 1).astype(float)
+    drawn = starts.kmeans_plusplus_centroids(X, 3, seed=seed, sample_weight=weight)
+    assert all((X[y == 1] == row).all(axis=1).any() for row in drawn)
+
+
+def test_within_variance(seed):
+    rng = np.random.RandomState(seed)
+    X, centers, weight = rng.rand(40, 3), rng.rand(4, 3), rng.rand(40)
+    total = sum(
+        w * min(np.sum((x - c) ** 2) for c in centers) for x, w in zip(X, weight, strict=True)
+    )
+    variance = starts.within_variance(X, centers, weight)
+    assert variance == pytest.approx(total / weight.sum() / 3)
+
+
+# The implied mixture
+# -------------------
+
+
+def test_log_density_is_that_of_the_mixture(mixture):
+    x, means, weights, _ = mixture
+    variances = np.array([0.3, 1.0, 2.5])
+    density = sum(
+        weight * scipy.stats.multivariate_normal(mean, variance * np.eye(4)).pdf(x)
+        for weight, mean, variance in zip(weights, means, variances, strict=True)
+    )
+    np.testing.assert_allclose(log_density(x, weights, means, variances), np.log(density))
+
+
+def test_samples_have_the_moments_of_the_mixture(mixture, seed):
+    _, means, weights, _ = mixture
+    variances = np.array([0.3, 1.0, 2.5])
+    points, labels = sample(60_000, weights, means, variances, np.random.RandomState(seed))
+    np.testing.assert_allclose(np.bincount(labels) / 60_000, weights, atol=0.02)
+    for label in range(3):
+        drawn = points[labels == label]
+        np.testing.assert_allclose(drawn.mean(axis=0), means[label], atol=0.1)
+        np.testing.assert_allclose(np.cov(drawn.T), variances[label] * np.eye(4), atol=0.2)
