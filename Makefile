@@ -9,7 +9,7 @@ TEST := .venv-test
 LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-# The tests share the cores between processes of one thread each: the matrices are small.
+# One thread a process: the matrices are small, and the tests share the cores anyway.
 
 .PHONY: demo test test-lowest clean
 
@@ -24,7 +24,7 @@ test: $(TEST)/installed
 	rm -rf dist
 	$(TEST)/bin/python -m build --outdir dist .
 	$(TEST)/bin/twine check --strict dist/*
-	$(TEST)/bin/sphinx-build -W --keep-going -q -b html doc doc/_build/html
+	OMP_NUM_THREADS=1 $(TEST)/bin/sphinx-build -W --keep-going -q -b html doc doc/_build/html
 
 test-lowest: $(LOWEST)/installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto tests
