@@ -9,13 +9,12 @@ TEST := .venv-test
 LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-# One thread a process: the matrices are small, and the tests share the cores anyway.
-
 .PHONY: demo test test-lowest clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python -m skaecm compare
 
+# One thread a process: the matrices are small, and the tests share the cores anyway.
 test: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/ruff check .

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -31,7 +32,14 @@ from sklearn.utils.validation import (
 )
 
 from . import _mixtures
-from ._checks import check_weight, strengths, warn_about_scales
+from ._checks import (
+    check_range,
+    check_same,
+    check_weight,
+    narrow_indices,
+    strengths,
+    warn_about_scales,
+)
 from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._rows import Rows, column_moments, make_rows
@@ -130,10 +138,6 @@ class BaseModuleClusterer(
         """The network from which one run starts, free to be trained, and its history."""
 
     @abstractmethod
-    def _resume(self, data: Data) -> ClusteringNetwork:
-        """A copy of the fitted network, under the present parameters, to train on."""
-
-    @abstractmethod
     def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
         """Set the attributes that only the subclass has."""
 
@@ -151,8 +155,8 @@ class BaseModuleClusterer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to cluster, at least `k`. float32 and float64 are kept, uint8 is
-            computed in float32, everything else in float64. Sparse input is
+            Rows to cluster, at least `k`. float32 and float64 are kept, arrays
+            of uint8 computed in float32, everything else in float64. Sparse input is
             never densified as a whole.
         y : Ignored
             Present for API consistency.
@@ -169,6 +173,14 @@ class BaseModuleClusterer(
         ValueError
             If X or a parameter is not as described, or the loss stops being
             finite. The estimator is then as it was before the call.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss was still falling after `max_iter` epochs, or fewer than
+            `k` clusters hold rows.
+        UserWarning
+            If all rows are equal, or columns are on very different scales.
         """
         with unchanged_on_failure(self):
             data = self._check_data(X, sample_weight, reset=True)
@@ -193,8 +205,11 @@ class BaseModuleClusterer(
 
         The first call makes the start on its block (as `fit` with
         ``max_iter=0``); every later call, and every call after `fit`, is one
-        epoch over its block, the optimizer going on where it was. `labels_` and
-        `covariances_` are those of the last block, `weights_` the running average.
+        epoch over its block, the optimizer going on where it was; `max_iter`,
+        `tol` and `n_init` play no part. `labels_`, `covariances_` and `loss_` (the
+        mean over the batches of the pass) are those of the last block, `weights_`
+        is the running average. Clusters keep their numbers, so a later block may
+        leave some of them out.
 
         Parameters
         ----------
@@ -209,6 +224,11 @@ class BaseModuleClusterer(
         -------
         self : object
             The estimator after the pass.
+
+        Raises
+        ------
+        ValueError
+            As for `fit`; the estimator is then as it was before the call.
         """
         self._validate_params()
         first = not hasattr(self, "module_")
@@ -251,12 +271,8 @@ class BaseModuleClusterer(
             )
         mean, variance = column_moments(rows)
         warn_about_scales(to_numpy(variance.sqrt()))
+        check_range(float(variance.mean()), x.dtype)
         scale = variance.mean().sqrt()
-        if not scale.isfinite():
-            raise ValueError(
-                "The variance of X is not a finite number: its values are too large. Divide X "
-                "by a constant, or use sklearn.preprocessing.StandardScaler."
-            )
         standardizer = Standardizer(
             mean.to(rows.dtype), torch.where(scale > 0, scale, 1.0).to(rows.dtype)
         )
@@ -267,7 +283,7 @@ class BaseModuleClusterer(
     def _validate(self, X, *, reset: bool):
         """X as CSR or as a C-ordered array, float32 or float64."""
         is_uint8 = getattr(X, "dtype", None) == np.uint8
-        return validate_data(
+        x = validate_data(
             self,
             X,
             reset=reset,
@@ -275,10 +291,20 @@ class BaseModuleClusterer(
             dtype=np.float32 if is_uint8 else [np.float64, np.float32],
             order="C",
         )
+        return narrow_indices(x) if issparse(x) else x
 
     def _n_runs(self) -> int:
         """How many starts a fit tries: a start that is given is tried once."""
         return self.n_init if isinstance(self.init, str) else 1
+
+    def _resume(self, data: Data) -> ClusteringNetwork:
+        """A copy of the fitted network, under the present parameters, to train on."""
+        fitted = {
+            "k": (self.module_.clustering.k, self.k),
+            "n_features_in_": (len(self.module_.standardizer.offset), data.x.shape[1]),
+        }
+        check_same("warm_start", fitted)
+        return self._adopt(self.module_, data)
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         """A copy of a fitted network, on the device, under the present strengths."""
@@ -353,7 +379,7 @@ class BaseModuleClusterer(
 
     def _publish(self, run: Run, data: Data) -> None:
         """Set everything learned, from the network as it now is."""
-        network, rows = run.network, data.rows
+        network, rows = run.network.eval(), data.rows
         outer, inner = network.mean_distortions(rows)
         labels = apply(network.proba, rows).argmax(axis=1)
         network = network.cpu()
@@ -482,7 +508,7 @@ class BaseModuleClusterer(
     def _check_code(self, X, width: int, what: str) -> np.ndarray:
         """A dense array with one column for each of ``width`` coordinates."""
         check_is_fitted(self)
-        code = check_array(X, dtype=self.cluster_centers_.dtype)
+        code = check_array(X, dtype=self.cluster_centers_.dtype, order="C")
         if code.shape[1] != width:
             raise ValueError(
                 f"X has {code.shape[1]} columns, but inverse_transform of "
@@ -490,8 +516,12 @@ class BaseModuleClusterer(
             )
         return code
 
-    def _random_state(self) -> np.random.RandomState:
-        return check_random_state(self.random_state)
+    def _sample(self, n_samples: int, centers: np.ndarray, variances: np.ndarray):
+        """Draw from a mixture with the learned weights."""
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(f"n_samples must be an integer of at least 1, but is {n_samples!r}.")
+        rng = check_random_state(self.random_state)
+        return _mixtures.sample(n_samples, self.weights_, centers, variances, rng)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

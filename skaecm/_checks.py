@@ -3,9 +3,11 @@
 A message names the parameter, what it may be, what came and what to try.
 """
 
+import pickle
 import warnings
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -34,6 +36,25 @@ def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
     return (None if np.ptp(weight) == 0 else weight / weight.mean()), n_weighted
 
 
+def check_range(variance: float, dtype: np.dtype) -> None:
+    """Raise if a variance that is not zero cannot be written in the dtype of X."""
+    limits = np.finfo(dtype)
+    if variance != 0 and not float(limits.tiny) < variance < float(limits.max):
+        raise ValueError(
+            f"The values of X are too large or too small for {dtype}: their variance is "
+            f"{variance:.3g}. Multiply X by a constant, pass it as float64, or use "
+            "sklearn.preprocessing.StandardScaler."
+        )
+
+
+def narrow_indices(x: Any) -> Any:
+    """A CSR matrix with 32-bit indices where they are enough, as k-means asks for."""
+    if x.indices.dtype == np.int32 or max(x.nnz, *x.shape) > np.iinfo(np.int32).max:
+        return x
+    parts = x.data, x.indices.astype(np.int32), x.indptr.astype(np.int32)
+    return type(x)(parts, shape=x.shape)
+
+
 def fitted_init(init: Any) -> Any:
     """The estimator that ``init`` is or freezes, which must be fitted; else ``init``."""
     estimator = init.estimator if isinstance(init, FrozenEstimator) else init
@@ -49,6 +70,17 @@ def fitted_init(init: Any) -> Any:
     return estimator
 
 
+def check_picklable(recipe: Any) -> None:
+    """Raise if what builds the autoencoder cannot be a key of a cache."""
+    try:
+        joblib.hash(recipe)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise ValueError(
+            f"With memory, autoencoder must be something that can be pickled, but is {recipe!r}. "
+            "Use a function or class at the top level of a module, or memory=None."
+        ) from None
+
+
 def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
     """Raise if a fitted start and the estimator that takes it differ in a number."""
     for name, (theirs, ours) in pairs.items():
@@ -61,7 +93,7 @@ def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
 
 def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndarray:
     """Centres (k, n_features) given as an array, checked."""
-    centers = check_array(init, dtype=dtype, input_name="init")
+    centers = check_array(init, dtype=dtype, order="C", input_name="init")
     if centers.shape != (k, n_features):
         raise ValueError(
             f"init must hold one row for each of k={k} clusters and one column for each of "

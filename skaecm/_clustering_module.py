@@ -55,7 +55,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
           ``max_iter=0``), a fitted GaussianMixture (``covariance_type="tied"``
           comes back exactly, others by their weighted mean covariance, with a
           warning), or a fitted ClusteringModuleGMM.
-          Wrapped in `sklearn.frozen.FrozenEstimator` it survives `clone`.
+          Wrapped in `sklearn.frozen.FrozenEstimator` it survives `clone`. Clusters
+          that get no row of X are numbered last all the same.
     n_init : int, default=1
         Number of starts, of which the one with the lowest loss is kept. A start
         that is given is tried once.
@@ -102,7 +103,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase", "epoch", "loss" and its terms "E1" to "E4".
+        One dict an epoch: "phase" ("training" or "averaging"), "epoch", "loss" and
+        its terms "E1" to "E4".
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int
@@ -246,10 +248,6 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         variance = starts.within_variance(x, centers, weight) / scale**2
         return starts.posterior_encoder(means, max(variance, _mixtures.VARIANCE_FLOOR))
 
-    def _resume(self, data: Data) -> ClusteringNetwork:
-        check_same("warm_start", {"k": (self.module_.clustering.k, self.k)})
-        return self._adopt(self.module_, data)
-
     def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
         self._n_features_out = self.k
 
@@ -299,13 +297,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             Their components.
         """
         check_is_fitted(self)
-        return _mixtures.sample(
-            n_samples,
-            self.weights_,
-            self.cluster_centers_,
-            self.covariances_,
-            self._random_state(),
-        )
+        return self._sample(n_samples, self.cluster_centers_, self.covariances_)
 
     def bic(self, X, sample_weight=None):
         """Bayesian information criterion of the implied mixture on X.

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
-from ._checks import check_same, fitted_init, init_centers, strengths
+from ._checks import check_picklable, check_same, fitted_init, init_centers, strengths
 from ._modules import (
     Autoencoder,
     ClusteringModule,
@@ -113,7 +113,7 @@ class DeepAEClustering(BaseModuleClusterer):
     max_iter : int, default=100
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
-        Learning rate of Adam.
+        Learning rate of Adam; that of W, b and M is three times as large.
     epsilon : float, default=1e-8
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
     tol : float, default=1e-3
@@ -124,9 +124,10 @@ class DeepAEClustering(BaseModuleClusterer):
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     memory : str or object with the joblib.Memory interface, default=None
-        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`.
+        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An
+        `autoencoder` is known by its name and arguments, not by its code.
     warm_start : bool, default=False
-        Whether `fit` continues from the previous fit.
+        Whether `fit` continues from the previous fit, keeping its network.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the starts and the order of rows.
     verbose : int, default=0
@@ -162,9 +163,10 @@ class DeepAEClustering(BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase" ("pretraining", "training" or "averaging"),
-        "epoch", "loss" and its terms "reconstruction", "E1", "E2",
-        "orthonormality" and "E4", each times its weight.
+        One dict an epoch: "phase" ("pretraining", "module" where the module is
+        trained alone, "training" or "averaging"), "epoch", "loss" and its terms
+        "reconstruction", "E1", "E2", "E3" (where centroids need not be
+        orthonormal), "orthonormality" and "E4", each times its weight.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -329,6 +331,8 @@ class DeepAEClustering(BaseModuleClusterer):
             return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
         assert data.standardizer is not None
         device = data.rows.device
+        if self.memory is not None:
+            check_picklable(self._recipe())
         cached = check_memory(self.memory).cache(
             pretrain, ignore=["rows", "standardizer", "report"]
         )
@@ -421,10 +425,9 @@ class DeepAEClustering(BaseModuleClusterer):
         return network.clustering, training.history
 
     def _resume(self, data: Data) -> ClusteringNetwork:
-        check_same("warm_start", {"k": (self.module_.clustering.k, self.k)})
         if self.n_components is not None:
             check_same("warm_start", {"n_components": (self.n_components_, self.n_components)})
-        return self._adopt(self.module_, data)
+        return super()._resume(data)
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         adopted = super()._adopt(network, data)
@@ -488,13 +491,7 @@ class DeepAEClustering(BaseModuleClusterer):
             Their components.
         """
         check_is_fitted(self)
-        code, labels = _mixtures.sample(
-            n_samples,
-            self.weights_,
-            self.embedding_centers_,
-            self.embedding_covariances_,
-            self._random_state(),
-        )
+        code, labels = self._sample(n_samples, self.embedding_centers_, self.embedding_covariances_)
         return self._decode(code), labels
 
     def _decode(self, code: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The isotropic mixture that a fitted estimator implies, from its public attributes."""
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.metrics.pairwise import euclidean_distances
 
@@ -15,6 +16,10 @@ def log_weights(weights: np.ndarray) -> np.ndarray:
 
 def log_density(x, weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """``log sum_k pi_k N(x_i; mu_k, s_k^2 I)`` of every row of ``x`` (n, d), in nats."""
+    if not issparse(x):
+        # Far from the origin the distances would drown in their rounding.
+        center = means.mean(axis=0)
+        x, means = x - center, means - center
     squared = euclidean_distances(x, means, squared=True)
     n_features = means.shape[1]
     log_components = -0.5 * (n_features * np.log(2.0 * np.pi * variances) + squared / variances)

@@ -15,8 +15,10 @@ from . import _losses
 from ._rows import Batch, Rows
 
 # The running average of the responsibilities looks back over about this many
-# rows a cluster: enough for an unbiased logarithm, few enough to follow.
+# rows a cluster, enough for an unbiased logarithm, and never over more than this
+# share of all rows: an average over several epochs would hide a dying cluster.
 ROWS_PER_CLUSTER = 100
+SHARE_OF_ROWS = 0.5
 
 # Inside an autoencoder the few weights of the clustering module learn this much
 # faster than the many around them, or the centroids are long in getting orthonormal.
@@ -69,10 +71,19 @@ class ClusteringModule(nn.Module):
         self.bias = nn.Parameter(bias)
         self.means = nn.Parameter(means)
         self.register_buffer("gbar", torch.full_like(bias, 1.0 / len(bias)))
+        self.lookback = ROWS_PER_CLUSTER * len(bias)
 
     @property
     def k(self) -> int:
         return len(self.bias)
+
+    def get_extra_state(self) -> Tensor:
+        """What `state_dict` holds beside parameters and buffers: the lookback."""
+        return torch.tensor(self.lookback)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take it back."""
+        self.lookback = int(state)
 
     def forward(self, z: Tensor) -> Tensor:
         """Responsibilities (n, k)."""
@@ -82,7 +93,7 @@ class ClusteringModule(nn.Module):
         """gbar (k,) as the prior sees it; while training, moved on by this batch."""
         if not self.training:
             return self.gbar
-        rate = min(1.0, len(g) / (ROWS_PER_CLUSTER * self.k))
+        rate = min(1.0, len(g) / self.lookback)
         gbar = _losses.running_average(self.gbar, _losses.mean_over_rows(g, weight), rate)
         self.gbar = gbar.detach()
         return gbar
@@ -229,8 +240,10 @@ class ClusteringNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def settle(self, rows: Rows) -> dict[str, float]:
-        """Make gbar exact for ``rows``; the terms of the loss over all of them."""
-        was_training = self.training
+        """Make gbar exact for ``rows``; the terms of the loss over all of them.
+
+        The network is left in evaluation mode.
+        """
         self.eval()
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
@@ -241,8 +254,9 @@ class ClusteringNetwork(nn.Module, ABC):
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + share * value
         self.clustering.gbar = gbar
+        half = max(1, int(SHARE_OF_ROWS * len(rows)))
+        self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
         totals["E4"] = _losses.e4(self.alpha, gbar)
-        self.train(was_training)
         return {name: float(value) for name, value in totals.items()}
 
     @torch.no_grad()

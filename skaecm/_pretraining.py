@@ -1,6 +1,8 @@
 """An autoencoder from a recipe, trained to reconstruct: the expensive part of a fit."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,8 +12,27 @@ from ._modules import Autoencoder, Standardizer
 from ._rows import Rows
 from ._tensors import make_generator
 from ._training import Report, Training
+from .autoencoders import ConvolutionalAutoencoder, MLPAutoencoder
+
+GLOBAL_GENERATOR = threading.Lock()
 
 Recipe = Callable[[int, int, torch.Generator], tuple[nn.Module, nn.Module]]
+
+
+@contextmanager
+def global_generator_seeded(seed: int) -> Iterator[None]:
+    """Torch's global CPU generator follows ``seed`` in the block, and is given back.
+
+    A module of the user's may draw its weights from it. One block at a time, so
+    that fits in several threads do not give it back out of turn.
+    """
+    with GLOBAL_GENERATOR:
+        before = torch.get_rng_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            torch.set_rng_state(before)
 
 
 def build_autoencoder(
@@ -19,17 +40,19 @@ def build_autoencoder(
 ) -> Autoencoder:
     """The autoencoder that ``recipe`` describes, checked, in the standardizer's dtype."""
     n_features = len(standardizer.offset)
-    # A module of the user's may draw its weights from torch's global generator:
-    # that too is made to follow the seed, and is left as it was found.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    if isinstance(recipe, MLPAutoencoder | ConvolutionalAutoencoder):
         pair = recipe(n_features, n_components, generator)
+    else:
+        with global_generator_seeded(generator.initial_seed()):
+            pair = recipe(n_features, n_components, generator)
     is_pair = isinstance(pair, tuple) and len(pair) == 2
     if not is_pair or not all(isinstance(module, nn.Module) for module in pair):
         raise ValueError(
             "autoencoder must return a pair (encoder, decoder) of torch modules, "
             f"but returned {pair!r}."
         )
+    if not any(True for module in pair for _ in module.parameters()):
+        raise ValueError("The modules that autoencoder returned have no parameters to train.")
     encoder, decoder = (module.to(standardizer.offset) for module in pair)
     widths = {"encoder": (encoder, n_features, n_components)}
     widths["decoder"] = (decoder, n_components, n_features)

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._tensors import INFERENCE_ROWS
+from ._tensors import inference_rows
 
 # A relative deviation below this one cannot be told from rounding.
 ROUNDING = 1e-12
@@ -70,9 +70,11 @@ class Rows(ABC):
         for index in torch.tensor_split(order, n_batches):
             yield self.take(index)
 
-    def in_order(self, n_rows: int = INFERENCE_ROWS) -> Iterator[Batch]:
-        """All rows once, in their order, ``n_rows`` at a time."""
-        for index in torch.arange(len(self), device=self.device).split(n_rows):
+    def in_order(self) -> Iterator[Batch]:
+        """All rows once, in their order, a bounded number at a time."""
+        for index in torch.arange(len(self), device=self.device).split(
+            inference_rows(self.shape[1])
+        ):
             yield self.take(index)
 
 

@@ -10,9 +10,16 @@ from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Rows per step of a pass without gradients: large enough for the matrix
-# products to run at full speed, small enough to bound the memory of wide layers.
-INFERENCE_ROWS = 4096
+# Most rows, and most values, of a step of a pass without gradients: enough for the
+# matrix products to run at full speed, few enough to bound the memory of wide layers
+# and of wide sparse rows.
+MOST_ROWS = 4096
+MOST_VALUES = 2**22
+
+
+def inference_rows(n_features: int) -> int:
+    """Rows per step of a pass without gradients."""
+    return max(1, min(MOST_ROWS, MOST_VALUES // n_features))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -111,8 +111,8 @@ class Training:
         report: Report | None = None,
     ) -> float:
         """One pass over ``rows``; the mean loss of its batches, also in the history."""
-        self.module.train()
         self.module.start_epoch(self.epoch, rows)
+        self.module.train()
         names: list[str] = []
         total: Tensor | None = None
         for batch in rows.batches(self.batch_size, self.generator):

@@ -212,7 +212,7 @@ def test_shapes_and_dtypes(cls, seed, dtype):
     assert {np.ptp(model.covariances_), model.n_features_in_} == {0, 4}
     assert not hasattr(model, "feature_names_in_")
     assert isinstance(model.module_, torch.nn.Module)
-    for tensor in model.module_.state_dict().values():
+    for tensor in (*model.module_.parameters(), *model.module_.buffers()):
         assert tensor.device.type == "cpu"
         assert tensor.dtype == (torch.float32 if dtype == np.float32 else torch.float64)
     for method in (model.transform, model.predict_proba, model.score_samples):

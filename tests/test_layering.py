@@ -22,7 +22,7 @@ ROOMS = {
     "_initialization": {"_mixtures"},
     "_modules": {"_losses", "_rows"},
     "_checks": {"_rows"},
-    "_pretraining": {"_modules", "_rows", "_tensors", "_training"},
+    "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
 }
 ROOMS["_base"] = ROOMS.keys() - {"_version", "_losses", "_pretraining", "autoencoders"}
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from helpers import assert_same_fit, blobs, learned, quick
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering
@@ -409,3 +410,50 @@ def test_convergence_warning_is_about_the_loss_only(cls, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         assert quick(cls).fit(blobs(seed)[0]).converged_
+
+
+def test_a_warm_start_on_other_features(cls, seed):
+    X, _ = blobs(seed)
+    model = quick(cls, warm_start=True).fit(X)
+    before = state_of(model)
+    with pytest.raises(ValueError, match="warm_start continues from a fit with n_features_in_=4"):
+        model.fit(X[:, :3])
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("factor", [1e25, 1e-30])
+def test_values_beyond_the_dtype(cls, seed, factor):
+    X = (blobs(seed)[0] * factor).astype(np.float32)
+    with pytest.raises(ValueError, match="too large or too small for float32"):
+        quick(cls).fit(X)
+    quick(cls).fit(X.astype(np.float64))
+
+
+def test_reversed_views_wherever_an_array_is_taken(cls, seed):
+    X, _ = blobs(seed)
+    model = quick(cls, init=X[:3][::-1]).fit(X)
+    code = model.transform(X)
+    np.testing.assert_allclose(
+        model.inverse_transform(code[::-1])[::-1], model.inverse_transform(code)
+    )
+
+
+def test_sparse_rows_with_64_bit_indices(cls, seed):
+    S = sp.csr_array(blobs(seed)[0])
+    wide = sp.csr_array((S.data, S.indices.astype(np.int64), S.indptr.astype(np.int64)), S.shape)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    assert_same_fit(quick(cls).fit(wide), quick(cls).fit(S))
+    assert wide.indices.dtype == np.int64
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 2.5])
+def test_samples_that_cannot_be_drawn(cls, n_samples):
+    model = quick(cls, max_iter=0).fit(blobs(0)[0])
+    with pytest.raises(ValueError, match="n_samples must be an integer of at least 1"):
+        model.sample(n_samples)
+
+
+def test_small_data_keep_their_clusters(seed):
+    """An average over more than an epoch once hid that a cluster of iris was dying."""
+    model = DeepAEClustering(3, random_state=seed, hidden_layer_sizes=(100, 100))
+    assert len(np.unique(model.fit_predict(load_iris().data))) == 3

@@ -374,3 +374,45 @@ def test_image_shapes_that_are_refused(image_shape):
     recipe = ConvolutionalAutoencoder(image_shape=image_shape)
     with pytest.raises(ValueError, match=r"image_shape must be .* product of 35, the number of"):
         quick(DeepAEClustering, autoencoder=recipe).fit(np.random.RandomState(0).rand(20, 35))
+
+
+class Noisy:
+    """An autoencoder whose modules behave differently in training."""
+
+    def __call__(self, n_features, n_components, generator):
+        encoder = torch.nn.Sequential(
+            torch.nn.Linear(n_features, 8),
+            torch.nn.BatchNorm1d(8),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(8, n_components),
+        )
+        return encoder, torch.nn.Linear(n_components, n_features)
+
+
+@pytest.mark.parametrize("settings", [{"max_iter": 0}, {}], ids=["start", "trained"])
+def test_modules_with_dropout_and_batch_norm_are_used_in_evaluation_mode(seed, settings):
+    X = overlapping(seed)
+    before = torch.get_rng_state()
+    torch.manual_seed(seed)
+    model = quick(DeepAEClustering, autoencoder=Noisy(), **settings).fit(X)
+    torch.set_rng_state(before)
+    for fitted in (model, quick(DeepAEClustering, autoencoder=Noisy()).partial_fit(X)):
+        assert not any(module.training for module in fitted.module_.modules())
+        np.testing.assert_array_equal(fitted.predict(X), fitted.labels_)
+        np.testing.assert_allclose(fitted.predict_proba(X[:1]), fitted.predict_proba(X)[:1])
+
+
+def test_an_autoencoder_without_parameters(seed):
+    model = quick(
+        DeepAEClustering,
+        autoencoder=lambda d, p, _: (torch.nn.Identity(), torch.nn.Identity()),
+        n_components=4,
+    )
+    with pytest.raises(ValueError, match="no parameters to train"):
+        model.fit(overlapping(seed))
+
+
+def test_memory_asks_for_an_autoencoder_that_can_be_pickled(seed, tmp_path):
+    model = quick(DeepAEClustering, autoencoder=lambda d, p, _: None, memory=str(tmp_path))
+    with pytest.raises(ValueError, match=r"With memory, autoencoder must be .* pickled"):
+        model.fit(overlapping(seed))
