@@ -32,7 +32,7 @@ INSTANCES = [*SMALL, ClusteringModuleGMM(), DeepAEClustering()]
 # As scikit-learn excuses its own KMeans: centres and batches are drawn at random
 # over the rows, so that a row of weight two and the row twice, or a row of weight
 # zero and no row, lead to other draws. They are equivalent in distribution only.
-# What does hold exactly is in test_estimators.py.
+# What does hold exactly is in test_inputs.py.
 DRAWN = "centres and batches are drawn over rows: equivalent in distribution only"
 EXPECTED_FAILED_CHECKS = {
     "check_sample_weight_equivalence_on_dense_data": DRAWN,
