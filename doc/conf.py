@@ -39,4 +39,5 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "skaecm"
 html_show_sourcelink = False
+html_sidebars = {"results": []}  # wide tables
 html_theme_options = {"navigation_with_keys": False}

@@ -110,7 +110,7 @@ class DeepAEClustering(BaseModuleClusterer):
     batch_size : int or "auto", default="auto"
         Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
         and at most 256.
-    max_iter : int, default=100
+    max_iter : int, default=200
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
         Learning rate of Adam; that of W, b and M is three times as large.
@@ -235,7 +235,7 @@ class DeepAEClustering(BaseModuleClusterer):
         pretrain_iter=50,
         n_init=1,
         batch_size="auto",
-        max_iter=100,
+        max_iter=200,
         learning_rate_init=1e-3,
         epsilon=1e-8,
         tol=1e-3,
