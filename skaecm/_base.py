@@ -7,8 +7,6 @@ A subclass says how a fit is prepared (`_prepare`) and where a run starts
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -38,10 +36,13 @@ from ._checks import (
     check_weight,
     narrow_indices,
     strengths,
+    unchanged_on_failure,
     warn_about_scales,
 )
+from ._graph import check_adjacency, smooth
 from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
+from ._partners import Partners, make_partners
 from ._rows import Rows, column_moments, make_rows
 from ._tensors import (
     borrow,
@@ -64,13 +65,14 @@ class Data(NamedTuple):
     """Checked input: the array as validated, its weights, and both as rows.
 
     The standardizer is learned from the rows of a new fit; a pass over one more
-    block has none.
+    block has none. What training sees are the same rows with their partners.
     """
 
     x: Any
     weight: np.ndarray | None
     rows: Rows
     standardizer: Standardizer | None
+    partners: Partners
 
 
 class Run(NamedTuple):
@@ -83,18 +85,6 @@ class Run(NamedTuple):
     history: list[dict[str, Any]]
 
 
-@contextmanager
-def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
-    """Give an estimator its attributes back if the block is left by an exception."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
-
-
 class BaseModuleClusterer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC
 ):
@@ -103,6 +93,10 @@ class BaseModuleClusterer(
     _parameter_constraints: dict = {
         "k": [Interval(Integral, 1, None, closed="left")],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "augment": [StrOptions({"image", "noise"}), callable, None],
+        "image_shape": ["array-like", None],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
@@ -142,14 +136,14 @@ class BaseModuleClusterer(
         """Set the attributes that only the subclass has."""
 
     @abstractmethod
-    def transform(self, X):
+    def transform(self, X, adjacency=None):
         """Map X to the space of the module."""
 
     # Fitting
     # -------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, adjacency=None):
         """Learn the clusters of X.
 
         Parameters
@@ -162,6 +156,11 @@ class BaseModuleClusterer(
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, zero or more; they are scaled to mean one.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges between rows that should be of one cluster, directed or not, with
+            weights of zero or more. Rows are first mixed with their neighbours
+            (``x/2 + mean/2``, twice), and neighbours become partners. Rows without
+            edges stay as they are.
 
         Returns
         -------
@@ -183,7 +182,7 @@ class BaseModuleClusterer(
             If all rows are equal, or columns are on very different scales.
         """
         with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, reset=True)
+            data = self._check_data(X, sample_weight, adjacency, reset=True)
             seeds = draw_seeds(self.random_state, 1 + self._n_runs())
             if self.warm_start and hasattr(self, "module_"):
                 history: list[dict[str, Any]] = []
@@ -198,6 +197,28 @@ class BaseModuleClusterer(
             self._publish(best._replace(history=history + best.history), data)
         self._warn_about_result()
         return self
+
+    def fit_transform(self, X, y=None, sample_weight=None, adjacency=None):
+        """Fit, and transform the same rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to cluster.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights, as in `fit`.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges between rows, as in `fit`.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_features_out)
+            As `transform` gives it.
+        """
+        self.fit(X, sample_weight=sample_weight, adjacency=adjacency)
+        return self.transform(X, adjacency=adjacency)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -233,12 +254,12 @@ class BaseModuleClusterer(
         self._validate_params()
         first = not hasattr(self, "module_")
         with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, reset=first)
+            data = self._check_data(X, sample_weight, None, reset=first)
             seed, start_seed = draw_seeds(self.random_state, 2)
             if first:
                 prepared, history = self._prepare(data, seed)
                 network, start_history = self._start(prepared, data, start_seed)
-                loss = total_loss(network, data.rows)
+                loss = total_loss(network, data.partners.training)
                 self._renumber(network, data.rows)
                 self._publish(Run(network, loss, False, 0, history + start_history), data)
                 self._training_state = None
@@ -250,33 +271,46 @@ class BaseModuleClusterer(
                     training.epoch = self.n_iter_ + 1
                 else:
                     training.load_state_dict(self._training_state)
-                loss = training.run_epoch(data.rows, report=self._report)
+                loss = training.run_epoch(data.partners.training, report=self._report)
                 history = [*self.history_, training.history[-1] | {"epoch": self.n_iter_ + 1}]
                 self._publish(Run(network, loss, False, self.n_iter_ + 1, history), data)
                 self._training_state = rest_on_cpu(training.state_dict())
         return self
 
-    def _check_data(self, X, sample_weight, *, reset: bool) -> Data:
-        """Check X, its weights and the parameters; for a fit or one more pass."""
+    def _check_data(self, X, sample_weight, adjacency, *, reset: bool) -> Data:
+        """Check X, its weights, its graph and the parameters; for a fit or one more pass."""
         x = self._validate(X, reset=reset)
         weight, n_weighted = check_weight(sample_weight, x)
         device = resolve_device(self.device)
+        graph = None
+        if adjacency is not None:
+            graph = check_adjacency(adjacency, x.shape[0])
+            x = smooth(x, graph)
         rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        mean, variance = column_moments(rows)
+        partners = make_partners(
+            x,
+            rows,
+            variance.sqrt().to(rows.dtype),
+            augment=self.augment,
+            image_shape=self.image_shape,
+            n_neighbors=self.n_neighbors,
+            graph=graph,
+        )
         if not reset:
-            return Data(x, weight, rows, None)
+            return Data(x, weight, rows, None, partners)
         if self.k > n_weighted:
             raise ValueError(
                 f"k={self.k} must be at most the number of rows that carry weight, but "
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
-        mean, variance = column_moments(rows)
         warn_about_scales(to_numpy(variance.sqrt()))
         check_range(float(variance.mean()), x.dtype)
         scale = variance.mean().sqrt()
         standardizer = Standardizer(
             mean.to(rows.dtype), torch.where(scale > 0, scale, 1.0).to(rows.dtype)
         )
-        data = Data(x, weight, rows, standardizer)
+        data = Data(x, weight, rows, standardizer, partners)
         self._check_parameters(data)
         return data
 
@@ -310,6 +344,7 @@ class BaseModuleClusterer(
         """A copy of a fitted network, on the device, under the present strengths."""
         adopted = copy.deepcopy(network).to(data.rows.device, data.rows.dtype)
         adopted.alpha = strengths(self._alpha(), self.k, data.rows)
+        adopted.gamma = self.gamma
         return adopted
 
     def _training_settings(self, rows: Rows) -> dict[str, Any]:
@@ -342,13 +377,14 @@ class BaseModuleClusterer(
     ) -> Run:
         """Train ``network`` in place: epochs, then the averaging epoch."""
         training = self._make_training(network, data.rows, seed)
+        rows = data.partners.training
         converged = training.run(
-            data.rows, report=self._report, **self._stopping_settings(self.max_iter)
+            rows, report=self._report, **self._stopping_settings(self.max_iter)
         )
         n_iter = training.epoch
         if n_iter:
-            training.run_averaging_epoch(data.rows, report=self._report)
-        loss = total_loss(network, data.rows)
+            training.run_averaging_epoch(rows, report=self._report)
+        loss = total_loss(network, data.partners.training)
         return Run(network, loss, converged, n_iter, history + training.history)
 
     @property
@@ -424,36 +460,45 @@ class BaseModuleClusterer(
     # Using a fit
     # -----------
 
-    def _apply(self, method: str, X) -> np.ndarray:
-        """A method of the network, row by row, on validated X."""
+    def _validate_new(self, X, adjacency) -> Any:
+        """X of a fitted estimator, mixed with its neighbours where there are edges."""
         x = self._validate(X, reset=False)
+        return x if adjacency is None else smooth(x, check_adjacency(adjacency, x.shape[0]))
+
+    def _apply(self, method: str, X, adjacency) -> np.ndarray:
+        """A method of the network, row by row, on validated X."""
+        x = self._validate_new(X, adjacency)
         device = resolve_device(self.device)
         network = borrow(self.module_, device)
         rows = make_rows(x, None, device, network.dtype)
         return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
 
-    def predict(self, X):
+    def predict(self, X, adjacency=None):
         """Predict the cluster of every row.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to assign.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
             Index of the cluster with the largest responsibility.
         """
-        return self.predict_proba(X).argmax(axis=1)
+        return self.predict_proba(X, adjacency).argmax(axis=1)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, adjacency=None):
         """Responsibilities of the clusters: the module's softmax.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to assign.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
@@ -461,9 +506,9 @@ class BaseModuleClusterer(
             Rows sum to one.
         """
         check_is_fitted(self)
-        return self._apply("proba", X)
+        return self._apply("proba", X, adjacency)
 
-    def score_samples(self, X):
+    def score_samples(self, X, adjacency=None):
         """Log-likelihood of every row under the implied mixture.
 
         The mixture has the weights `weights_`, the means `cluster_centers_` and
@@ -473,6 +518,8 @@ class BaseModuleClusterer(
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to score.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
@@ -480,10 +527,10 @@ class BaseModuleClusterer(
             Log-densities in nats.
         """
         check_is_fitted(self)
-        x = self._validate(X, reset=False)
+        x = self._validate_new(X, adjacency)
         return _mixtures.log_density(x, self.weights_, self.cluster_centers_, self.covariances_)
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None, adjacency=None):
         """Mean log-likelihood of X under the implied mixture.
 
         Parameters
@@ -494,6 +541,8 @@ class BaseModuleClusterer(
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights of the mean.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
@@ -501,7 +550,7 @@ class BaseModuleClusterer(
             Nats per row; higher is better. Comparable with
             ``GaussianMixture(covariance_type="spherical").score``.
         """
-        log_prob = self.score_samples(X)
+        log_prob = self.score_samples(X, adjacency)
         weight, _ = check_weight(sample_weight, log_prob[:, None])
         return float(np.average(log_prob, weights=weight))
 

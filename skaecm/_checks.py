@@ -1,10 +1,13 @@
 """Checks of the input and of parameters against it; every message a user may see.
 
-A message names the parameter, what it may be, what came and what to try.
+A message names the parameter, what it may be, what came and what to try. A call
+that is refused changes nothing (`unchanged_on_failure`).
 """
 
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import joblib
@@ -70,13 +73,13 @@ def fitted_init(init: Any) -> Any:
     return estimator
 
 
-def check_picklable(recipe: Any) -> None:
-    """Raise if what builds the autoencoder cannot be a key of a cache."""
+def check_picklable(parameter: str, value: Any) -> None:
+    """Raise if what a parameter holds cannot be a key of a cache."""
     try:
-        joblib.hash(recipe)
+        joblib.hash(value)
     except (pickle.PicklingError, AttributeError, TypeError):
         raise ValueError(
-            f"With memory, autoencoder must be something that can be pickled, but is {recipe!r}. "
+            f"With memory, {parameter} must be something that can be pickled, but is {value!r}. "
             "Use a function or class at the top level of a module, or memory=None."
         ) from None
 
@@ -100,6 +103,33 @@ def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndar
             f"the {n_features} features of X, but has shape {centers.shape}."
         )
     return centers
+
+
+def check_augmented(augmented: Any, batch: Tensor) -> None:
+    """Raise if a callable given as ``augment`` does not give a batch back."""
+    if not isinstance(augmented, Tensor) or augmented.shape != batch.shape:
+        came = tuple(augmented.shape) if isinstance(augmented, Tensor) else type(augmented).__name__
+        raise ValueError(
+            f"augment must return a tensor of the shape of its batch, {tuple(batch.shape)}, "
+            f"but returned {came}."
+        )
+    if augmented.dtype != batch.dtype or augmented.device != batch.device:
+        raise ValueError(
+            f"augment must keep the dtype and device of its batch, {batch.dtype} on "
+            f"{batch.device}, but returned {augmented.dtype} on {augmented.device}."
+        )
+
+
+@contextmanager
+def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
+    """Give an estimator its attributes back if the block is left by an exception."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 def strengths(alpha: Any, k: int, rows: Rows) -> Tensor:

@@ -32,6 +32,12 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     here the mean over rows as a fraction of the total variance of X. So `alpha`
     means the same at every batch size, scale and width of X.
 
+    Rows may have partners that belong to their cluster, transformed copies or
+    neighbours in a graph: row and partner then count alike, and
+    ``- gamma log sum_j g_j(x) g_j(x') / gbar_j`` is added. The module has no
+    embedding that partners could shape, so they move its clusters less than those of
+    :class:`DeepAEClustering`.
+
     Parameters
     ----------
     k : int, default=8
@@ -41,6 +47,26 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         keeps clusters alive and draws their sizes together. With unequal
         strengths the largest goes to the largest cluster. A published
         ``(alpha, B)`` is ``(alpha - 1) / (B * V)`` here, V being the total variance.
+    gamma : float, default=1.0
+        Weight of the pairs, where rows have partners; see `augment`, `n_neighbors`
+        and the `adjacency` of `fit`.
+    augment : {"image", "noise"}, callable or None, default=None
+        How a row is transformed into another that belongs to its cluster.
+
+        - "image": random rotation (up to 10 degrees), shift and scale (up to a
+          tenth) of images of `image_shape`.
+        - "noise": Gaussian noise of a tenth of every column's standard deviation,
+          for tables.
+        - a callable ``(batch, generator) -> batch`` of tensors on the device of the
+          fit; random numbers should come from ``generator``.
+    image_shape : tuple of int, default=None
+        (height, width) or (channels, height, width) of the image that a row of X
+        holds in C order, for ``augment="image"``.
+    n_neighbors : int, default=None
+        Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
+        the cluster of a row. Neighbours of rows of more than 64 features are sought
+        among their principal directions. With more than 100,000 rows the search is
+        approximate and needs faiss (``pip install skaecm[neighbors]``).
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features) or fitted estimator, default="k-means"
         Where training starts.
@@ -104,7 +130,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         Mean loss of every epoch of the best run.
     history_ : list of dict
         One dict an epoch: "phase" ("training" or "averaging"), "epoch", "loss" and
-        its terms "E1" to "E4".
+        its terms "E1" to "E4", and "pairs" where rows have partners.
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int
@@ -149,6 +175,10 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         k=8,
         *,
         alpha=0.0,
+        gamma=1.0,
+        augment=None,
+        image_shape=None,
+        n_neighbors=None,
         init="k-means",
         n_init=1,
         batch_size="auto",
@@ -164,6 +194,10 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     ):
         self.k = k
         self.alpha = alpha
+        self.gamma = gamma
+        self.augment = augment
+        self.image_shape = image_shape
+        self.n_neighbors = n_neighbors
         self.init = init
         self.n_init = n_init
         self.batch_size = batch_size
@@ -207,7 +241,10 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         assert data.standardizer is not None
         module = make_module(self._make_start(prepared, data, seed), data.rows)
         alpha = strengths(self._alpha(), self.k, data.rows)
-        return ShallowNetwork(data.standardizer, module, alpha, unit=data.x.shape[1]), []
+        network = ShallowNetwork(
+            data.standardizer, module, alpha, gamma=self.gamma, unit=data.x.shape[1]
+        )
+        return network, []
 
     def _make_start(self, init: Any, data: Data, seed: int) -> starts.Start:
         """W, b and M in standardised units, from whatever `init` is."""
@@ -251,20 +288,22 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
         self._n_features_out = self.k
 
-    def transform(self, X):
+    def transform(self, X, adjacency=None):
         """Code of X: the responsibilities, as `predict_proba`.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to encode.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
         code : ndarray of shape (n_samples, k)
             Responsibilities of the clusters.
         """
-        return self.predict_proba(X)
+        return self.predict_proba(X, adjacency)
 
     def inverse_transform(self, X):
         """Map codes to the space of the input: ``g M``.

@@ -16,6 +16,7 @@ from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
 from ._checks import check_picklable, check_same, fitted_init, init_centers, strengths
+from ._graph import connected_clusters
 from ._modules import (
     Autoencoder,
     ClusteringModule,
@@ -25,7 +26,7 @@ from ._modules import (
     Standardizer,
 )
 from ._pretraining import Recipe, pretrain
-from ._rows import make_rows
+from ._rows import Rows, make_rows
 from ._tensors import borrow, make_generator, resolve_device, to_numpy
 from ._training import Training, apply
 from .autoencoders import MLPAutoencoder
@@ -58,6 +59,13 @@ class DeepAEClustering(BaseModuleClusterer):
     variance that the autoencoder leaves unexplained. None of the weights depends
     on the batch size or on the scale or width of X.
 
+    Rows may have partners that belong to their cluster, transformed copies or
+    neighbours in a graph. Row and partner then count alike in the loss, and
+    ``- gamma log sum_j g_j(x) g_j(x') / gbar_j`` is added: how much more often the
+    mixture draws them from one component than two rows at random. While
+    pretraining, when there are no clusters yet, a kernel of the codes of
+    neighbours takes the place of the mixture (see the user guide).
+
     Parameters
     ----------
     k : int, default=8
@@ -83,6 +91,26 @@ class DeepAEClustering(BaseModuleClusterer):
     lam : float, default=0.1
         Weight of the centroids' orthonormality. A published ``(lambda, B)`` is
         ``lambda / B`` here.
+    gamma : float, default=1.0
+        Weight of the pairs, where rows have partners; see `augment`, `n_neighbors`
+        and the `adjacency` of `fit`.
+    augment : {"image", "noise"}, callable or None, default=None
+        How a row is transformed into another that belongs to its cluster.
+
+        - "image": random rotation (up to 10 degrees), shift and scale (up to a
+          tenth) of images of `image_shape`.
+        - "noise": Gaussian noise of a tenth of every column's standard deviation,
+          for tables.
+        - a callable ``(batch, generator) -> batch`` of tensors on the device of the
+          fit; random numbers should come from ``generator``.
+    image_shape : tuple of int, default=None
+        (height, width) or (channels, height, width) of the image that a row of X
+        holds in C order, for ``augment="image"``.
+    n_neighbors : int, default=None
+        Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
+        the cluster of a row. Neighbours of rows of more than 64 features are sought
+        among their principal directions. With more than 100,000 rows the search is
+        approximate and needs faiss (``pip install skaecm[neighbors]``).
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
@@ -90,6 +118,8 @@ class DeepAEClustering(BaseModuleClusterer):
         - "k-means": pretraining, the best of 20 runs of k-means on the embedding;
           the embedding is shifted and scaled so that the centroids are nearly
           orthonormal, and the encoder holds the E-step of the mixture they imply.
+          Where rows have partners, k-means finds more clusters than needed, and
+          those are merged that nearest neighbours in the embedding connect.
         - "k-means++": the same from rows drawn by k-means++.
         - "pinv": pretraining, k-means, ``W = pinv(M)'``, ``b = 0`` and up to 100
           epochs of the module alone: the published AE-CM+pre.
@@ -166,7 +196,8 @@ class DeepAEClustering(BaseModuleClusterer):
         One dict an epoch: "phase" ("pretraining", "module" where the module is
         trained alone, "training" or "averaging"), "epoch", "loss" and its terms
         "reconstruction", "E1", "E2", "E3" (where centroids need not be
-        orthonormal), "orthonormality" and "E4", each times its weight.
+        orthonormal), "orthonormality", "E4", and with partners "pairs" and
+        "contrast", each times its weight.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -231,6 +262,10 @@ class DeepAEClustering(BaseModuleClusterer):
         alpha=None,
         beta=0.1,
         lam=0.1,
+        gamma=1.0,
+        augment=None,
+        image_shape=None,
+        n_neighbors=None,
         init="k-means",
         pretrain_iter=50,
         n_init=1,
@@ -253,6 +288,10 @@ class DeepAEClustering(BaseModuleClusterer):
         self.alpha = alpha
         self.beta = beta
         self.lam = lam
+        self.gamma = gamma
+        self.augment = augment
+        self.image_shape = image_shape
+        self.n_neighbors = n_neighbors
         self.init = init
         self.pretrain_iter = pretrain_iter
         self.n_init = n_init
@@ -332,13 +371,17 @@ class DeepAEClustering(BaseModuleClusterer):
         assert data.standardizer is not None
         device = data.rows.device
         if self.memory is not None:
-            check_picklable(self._recipe())
+            check_picklable("autoencoder", self._recipe())
+            check_picklable("augment", self.augment)
         cached = check_memory(self.memory).cache(
             pretrain, ignore=["rows", "standardizer", "report"]
         )
-        key = None if self.memory is None else joblib.hash((data.x, data.weight, str(device)))
+        views = data.partners.graph, self.augment, self.image_shape
+        key = (
+            None if self.memory is None else joblib.hash((data.x, data.weight, str(device), views))
+        )
         autoencoder, history = cached(
-            rows=data.rows,
+            rows=data.partners.pretraining,
             data_key=key,
             recipe=self._recipe(),
             standardizer=data.standardizer,
@@ -364,7 +407,16 @@ class DeepAEClustering(BaseModuleClusterer):
         autoencoder = copy.deepcopy(prepared)
         module, history = self._start_module(autoencoder, data, seed)
         alpha = strengths(self._alpha(), self.k, data.rows)
-        return DeepNetwork(autoencoder, module, alpha, self.beta, self.lam), history
+        network = DeepNetwork(
+            autoencoder,
+            module,
+            alpha,
+            gamma=self.gamma,
+            contrast=data.partners.are_neighbours,
+            beta=self.beta,
+            lam=self.lam,
+        )
+        return network, history
 
     def _start_module(
         self, autoencoder: Autoencoder, data: Data, seed: int
@@ -382,6 +434,8 @@ class DeepAEClustering(BaseModuleClusterer):
             centroids = self._embed_centers(init, autoencoder, data)
         elif kind == "k-means++":
             centroids = starts.kmeans_plusplus_centroids(z, self.k, seed=seed, sample_weight=weight)
+        elif kind == "k-means" and data.partners:
+            return self._connected_start(z, autoencoder, data, seed), []
         else:
             centroids = starts.kmeans_centroids(
                 z, self.k, n_init=KMEANS_RUNS, seed=seed, sample_weight=weight
@@ -389,16 +443,32 @@ class DeepAEClustering(BaseModuleClusterer):
         if kind == "pinv":
             return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed)
         variance = starts.within_variance(z, centroids, weight)
-        shift, spread = starts.placement(centroids, within=variance * z.shape[1])
-        autoencoder.place(
-            torch.from_numpy(shift).to(rows.device, rows.dtype),
-            torch.tensor(spread, device=rows.device, dtype=rows.dtype),
-        )
+        shift, spread = self._place(autoencoder, centroids, variance * z.shape[1], rows)
         start = starts.posterior_encoder(
             (centroids - shift) / spread,
             max(variance / spread**2, _mixtures.VARIANCE_FLOOR),
         )
         return make_module(start, rows), []
+
+    def _connected_start(self, z: np.ndarray, autoencoder: Autoencoder, data: Data, seed: int):
+        """The mixture of clusters that the neighbours in the embedding connect."""
+        labels = connected_clusters(z, self.k, seed=seed, sample_weight=data.weight)
+        means, covariance, weights = starts.labelled_mixture(z, labels, self.k, data.weight)
+        shift, spread = self._place(autoencoder, means, float(np.trace(covariance)), data.rows)
+        precision = np.linalg.inv(covariance) * (spread**2 / starts.SOFTENING)
+        start = starts.tied_encoder((means - shift) / spread, precision, weights)
+        return make_module(start, data.rows)
+
+    def _place(
+        self, autoencoder: Autoencoder, centroids: np.ndarray, within: float, rows: Rows
+    ) -> tuple[np.ndarray, float]:
+        """Place the code so that ``centroids`` are nearly orthonormal; shift and spread."""
+        shift, spread = starts.placement(centroids, within=within)
+        autoencoder.place(
+            torch.from_numpy(shift).to(rows.device, rows.dtype),
+            torch.tensor(spread, device=rows.device, dtype=rows.dtype),
+        )
+        return shift, spread
 
     def _embed_centers(self, init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
         """Centroids (k, p): the codes of centres given in the space of X."""
@@ -416,6 +486,7 @@ class DeepAEClustering(BaseModuleClusterer):
             Standardizer(origin, torch.ones_like(origin[0])),
             make_module(start, rows),
             strengths(self._alpha(), self.k, rows),
+            gamma=0.0,
             unit=1.0,
         )
         training = Training(
@@ -431,7 +502,9 @@ class DeepAEClustering(BaseModuleClusterer):
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         adopted = super()._adopt(network, data)
+        assert isinstance(adopted, DeepNetwork)
         adopted.beta, adopted.lam = self.beta, self.lam
+        adopted.contrast = data.partners.are_neighbours
         return adopted
 
     def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
@@ -442,13 +515,15 @@ class DeepAEClustering(BaseModuleClusterer):
         self.embedding_centers_ = np.array(to_numpy(network.clustering.means), dtype=dtype)
         self.embedding_covariances_ = np.full(self.k, inner_variance, dtype=dtype)
 
-    def transform(self, X):
+    def transform(self, X, adjacency=None):
         """Embed X.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to embed.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
@@ -456,7 +531,7 @@ class DeepAEClustering(BaseModuleClusterer):
             Codes of the autoencoder.
         """
         check_is_fitted(self)
-        return self._apply("embed", X)
+        return self._apply("embed", X, adjacency)
 
     def inverse_transform(self, X):
         """Decode points of the embedding to the space of the input.

@@ -13,7 +13,13 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
 
-from ._mixtures import log_weights
+from ._mixtures import VARIANCE_FLOOR, log_weights
+
+# How much wider than it is a mixture is taken to be where its rows' labels are a guess.
+SOFTENING = 5.0
+
+# Share of the mean variance that is added to a covariance, so that it has an inverse.
+RIDGE = 1e-3
 
 
 class Start(NamedTuple):
@@ -73,6 +79,23 @@ def tied_encoder(means: np.ndarray, precision: np.ndarray, weights: np.ndarray) 
     weight = means @ precision
     bias = log_weights(weights) - 0.5 * np.einsum("kp,kp->k", means, weight)
     return Start(weight, bias, means)
+
+
+def labelled_mixture(
+    x: np.ndarray, labels: np.ndarray, k: int, sample_weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means (k, p), shared covariance (p, p) and weights (k,) of rows with known labels."""
+    x = x.astype(np.float64)
+    member = np.eye(k)[labels]
+    if sample_weight is not None:
+        member = member * sample_weight[:, None]
+    size = member.sum(axis=0)
+    filled = np.maximum(size, np.finfo(np.float64).tiny)[:, None]
+    means = np.where(size[:, None] > 0, member.T @ x / filled, x.mean(axis=0))
+    residual = x - means[labels]
+    covariance = (residual * member.sum(axis=1)[:, None]).T @ residual / size.sum()
+    ridge = max(RIDGE * np.trace(covariance) / len(covariance), VARIANCE_FLOOR)
+    return means, covariance + ridge * np.eye(len(covariance)), size / size.sum()
 
 
 def placement(centroids: np.ndarray, within: float) -> tuple[np.ndarray, float]:

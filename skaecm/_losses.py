@@ -18,10 +18,18 @@ Symbols (Boubekki, Kampffmeyer, Jenssen, Brefeld 2021, arXiv 2012.03740):
 ==========  ============  ====================================================
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 PRIOR_FLOOR = 1e-10
+
+# The share of pairs that are allowed to be strangers, rows of two clusters.
+STRANGERS = 0.1
+
+# Pairs that are contrasted with each other: every pair with every code of its block.
+BLOCK = 512
 
 
 def mean_over_rows(values: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -111,3 +119,52 @@ def squared_error(x: Tensor, xhat: Tensor, weight: Tensor | None = None) -> Tens
     """Reconstruction error of the autoencoder ``||x_i - xhat_i||^2``."""
     residual = x - xhat
     return mean_over_rows((residual * residual).sum(dim=1), weight)
+
+
+# Pairs: a row and its partner, drawn from one component
+# --------------------------------------------------------
+#
+# Let a row and its partner be independent draws from one component c. Then
+# p(x, x') = sum_c p(c) p(x | c) p(x' | c), and with Bayes' rule, g_c(x) =
+# p(c) p(x | c) / p(x), it is p(x) p(x') times the *lift* sum_c g_c(x) g_c(x') / p(c).
+# The lift is a density ratio without a free constant: under independent rows its mean
+# is sum_c gbar_c gbar_c / gbar_c = 1. So all rows in one cluster gain nothing, and its
+# mean logarithm is a lower bound of the mutual information of a row and its partner.
+# The E-step of this likelihood, t_c = g_c(x) g_c(x') / gbar_c up to a factor, is the
+# sharpened target of deep embedded clustering, freed of the clusters' sizes.
+
+
+def pair_lift(g: Tensor, partner: Tensor, gbar: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Minus the mean log-lift of pairs, ``-log((1 - eps) sum_k g_k g'_k / gbar_k + eps)``.
+
+    ``g`` and ``partner`` (n, k) are the responsibilities of rows and partners. A
+    share ``eps`` of the pairs (`STRANGERS`) may be of independent rows, whose
+    lift is 1: a wrong pair costs a bounded amount.
+    """
+    lift = (g * partner / (gbar + PRIOR_FLOOR)).sum(dim=1)
+    return -mean_over_rows(torch.log((1.0 - STRANGERS) * lift + STRANGERS), weight)
+
+
+def neighbour_contrast(z: Tensor, partner: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Minus the mean log-lift of pairs before there are clusters.
+
+    ``z`` and ``partner`` (n, p) are codes. The kernel ``1 / (1 + ||z - z'||^2)``
+    stands for the joint density, and its mean over the other codes of a block of
+    `BLOCK` pairs for the product of the margins: the contrastive loss with the kernel
+    of t-SNE (Boehm, Berens, Kobak 2023, arXiv 2210.09879).
+    """
+    blocks = zip(z.split(BLOCK), partner.split(BLOCK), strict=True)
+    return mean_over_rows(torch.cat([_contrast_of_block(*block) for block in blocks]), weight)
+
+
+def _contrast_of_block(z: Tensor, partner: Tensor) -> Tensor:
+    """Minus the log-lift (n,) of every pair of a block."""
+    codes = torch.cat([z, partner])
+    n = len(z)
+    norms = (codes * codes).sum(dim=1)
+    squared = torch.addmm(norms, codes, codes.T, alpha=-2.0) + norms[:, None]
+    log_kernel = -torch.log1p(squared.clamp(min=0.0))
+    itself = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+    others = log_kernel.masked_fill(itself, -torch.inf)
+    log_mean = torch.logsumexp(others, dim=1) - math.log(2 * n - 1)
+    return 0.5 * (log_mean[:n] + log_mean[n:]) - log_kernel[:n, n:].diagonal()

@@ -20,6 +20,9 @@ from ._rows import Batch, Rows
 ROWS_PER_CLUSTER = 100
 SHARE_OF_ROWS = 0.5
 
+# Before there are clusters, the weight of the pairs beside the reconstruction.
+CONTRAST = 10.0
+
 # Inside an autoencoder the few weights of the clustering module learn this much
 # faster than the many around them, or the centroids are long in getting orthonormal.
 MODULE_RATE = 3.0
@@ -169,10 +172,16 @@ class Autoencoder(nn.Module):
         """Nothing to prepare."""
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Pretraining: the reconstruction alone."""
-        x = self.standardizer(batch.x)
-        xhat = self.decode(self.encode(x))
-        return {"reconstruction": self.unexplained(x, xhat, batch.weight)}
+        """Pretraining: the reconstruction, and the contrast of rows with partners."""
+        both = together(batch)
+        x = self.standardizer(both.x)
+        z = self.encode(x)
+        terms = {"reconstruction": self.unexplained(x, self.decode(z), both.weight)}
+        if batch.partner is not None:
+            row, partner = z.chunk(2)
+            contrast = _losses.neighbour_contrast(row, partner, batch.weight)
+            terms["contrast"] = CONTRAST * contrast
+        return terms
 
 
 class ClusteringNetwork(nn.Module, ABC):
@@ -183,13 +192,16 @@ class ClusteringNetwork(nn.Module, ABC):
     clustering : ClusteringModule
     alpha : Tensor of shape (k,)
         Strengths of the Dirichlet prior.
+    gamma : float
+        Weight of the pairs, where rows have partners.
     """
 
     alpha: Tensor
 
-    def __init__(self, clustering: ClusteringModule, alpha: Tensor):
+    def __init__(self, clustering: ClusteringModule, alpha: Tensor, gamma: float):
         super().__init__()
         self.clustering = clustering
+        self.gamma = gamma
         # A setting, not a part of the state that training goes on from.
         self.register_buffer("alpha", alpha, persistent=False)
 
@@ -217,7 +229,10 @@ class ClusteringNetwork(nn.Module, ABC):
 
     @abstractmethod
     def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms of the loss but for the prior, and the responsibilities (b, k)."""
+        """The terms of the loss of rows and partners alike, and their responsibilities.
+
+        These are (b, k), or (2 b, k) with the partners last.
+        """
 
     def reconstruct(self, z: Tensor) -> Tensor:
         """Points (n, p) of that space as rows (n, d) in the user's units."""
@@ -228,9 +243,13 @@ class ClusteringNetwork(nn.Module, ABC):
         return self.clustering(self.embed(x))
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """All terms of the loss of a batch."""
+        """All terms of the loss of a batch; rows and their partners count alike."""
         terms, g = self.data_terms(batch)
-        terms["E4"] = _losses.e4(self.alpha, self.clustering.average(g, batch.weight))
+        gbar = self.clustering.average(g, together(batch).weight)
+        terms["E4"] = _losses.e4(self.alpha, gbar)
+        if batch.partner is not None:
+            row, partner = g.chunk(2)
+            terms["pairs"] = self.gamma * _losses.pair_lift(row, partner, gbar, batch.weight)
         return terms
 
     def start_epoch(self, epoch: int, rows: Rows) -> None:
@@ -249,14 +268,22 @@ class ClusteringNetwork(nn.Module, ABC):
         gbar = torch.zeros_like(self.clustering.gbar)
         for batch in rows.in_order():
             terms, g = self.data_terms(batch)
-            share = len(g) / len(rows)
-            gbar += share * _losses.mean_over_rows(g, batch.weight)
+            share = len(batch.x) / len(rows)
+            gbar += share * _losses.mean_over_rows(g[: len(batch.x)], batch.weight)
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + share * value
         self.clustering.gbar = gbar
         half = max(1, int(SHARE_OF_ROWS * len(rows)))
         self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
         totals["E4"] = _losses.e4(self.alpha, gbar)
+        for batch in rows.in_order():
+            if batch.partner is None:
+                break
+            pairs = _losses.pair_lift(
+                self.proba(batch.x), self.proba(batch.partner), gbar, batch.weight
+            )
+            share = self.gamma * len(batch.x) / len(rows)
+            totals["pairs"] = totals.get("pairs", 0.0) + share * pairs
         return {name: float(value) for name, value in totals.items()}
 
     @torch.no_grad()
@@ -273,7 +300,7 @@ class ClusteringNetwork(nn.Module, ABC):
         """
         prototypes, means = self.prototypes(), self.clustering.means
         outer = inner = torch.zeros_like(means[0, 0])
-        for x, weight, _ in rows.in_order():
+        for x, weight, *_ in rows.in_order():
             z = self.embed(x)
             g = self.clustering(z)
             share = len(g) / len(rows)
@@ -292,9 +319,14 @@ class ShallowNetwork(ClusteringNetwork):
     """
 
     def __init__(
-        self, standardizer: Standardizer, clustering: ClusteringModule, alpha: Tensor, unit: float
+        self,
+        standardizer: Standardizer,
+        clustering: ClusteringModule,
+        alpha: Tensor,
+        gamma: float,
+        unit: float,
     ):
-        super().__init__(clustering, alpha)
+        super().__init__(clustering, alpha, gamma)
         self.rows_standardizer = standardizer
         self.unit = unit
 
@@ -312,9 +344,10 @@ class ShallowNetwork(ClusteringNetwork):
         return [(list(self.parameters()), 1.0)]
 
     def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        z = self.embed(batch.x)
+        both = together(batch)
+        z = self.embed(both.x)
         g, means = self.clustering(z), self.clustering.means
-        return mixture_terms(z, g, means, batch.weight, self.unit), g
+        return mixture_terms(z, g, means, both.weight, self.unit), g
 
 
 @final
@@ -322,7 +355,8 @@ class DeepNetwork(ClusteringNetwork):
     """The clustering module on the code of an autoencoder: the loss of AE-CM.
 
     With p >= k the centroids are pushed to be orthonormal by ``lam``; p < k
-    vectors cannot be, and the mixture's distortion is kept in full.
+    vectors cannot be, and the mixture's distortion is kept in full. ``contrast``
+    says whether partners are neighbours, whose codes go on being drawn together.
     """
 
     def __init__(
@@ -330,10 +364,13 @@ class DeepNetwork(ClusteringNetwork):
         autoencoder: Autoencoder,
         clustering: ClusteringModule,
         alpha: Tensor,
+        gamma: float,
+        contrast: bool,
         beta: float,
         lam: float,
     ):
-        super().__init__(clustering, alpha)
+        super().__init__(clustering, alpha, gamma)
+        self.contrast = contrast
         self.autoencoder = autoencoder
         self.beta = beta
         self.lam = lam
@@ -355,18 +392,33 @@ class DeepNetwork(ClusteringNetwork):
         ]
 
     def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        x = self.standardizer(batch.x)
+        both = together(batch)
+        x = self.standardizer(both.x)
         z = self.autoencoder.encode(x)
         g, means = self.clustering(z), self.clustering.means
-        error = self.autoencoder.unexplained(x, self.autoencoder.decode(z), batch.weight)
+        error = self.autoencoder.unexplained(x, self.autoencoder.decode(z), both.weight)
         terms = {"reconstruction": self.beta * error}
         if means.shape[1] >= means.shape[0]:
-            terms["E1"] = _losses.e1(z, g, means, batch.weight)
-            terms["E2"] = _losses.e2_orthonormal(g, batch.weight)
+            terms["E1"] = _losses.e1(z, g, means, both.weight)
+            terms["E2"] = _losses.e2_orthonormal(g, both.weight)
             terms["orthonormality"] = self.lam * _losses.orthonormality(means)
         else:
-            terms |= mixture_terms(z, g, means, batch.weight, unit=1.0)
+            terms |= mixture_terms(z, g, means, both.weight, unit=1.0)
+        if batch.partner is not None and self.contrast:
+            # In the units of pretraining, whatever the place of the code.
+            row, partner = (z * self.autoencoder.spread).chunk(2)
+            contrast = _losses.neighbour_contrast(row, partner, batch.weight)
+            terms["contrast"] = self.gamma * contrast
         return terms, g
+
+
+def together(batch: Batch) -> Batch:
+    """Rows and their partners as one batch of twice the size; else the batch itself."""
+    if batch.partner is None:
+        return batch
+    weight = None if batch.weight is None else torch.cat([batch.weight, batch.weight])
+    indices = torch.cat([batch.indices, batch.indices])
+    return Batch(torch.cat([batch.x, batch.partner]), weight, indices)
 
 
 def mixture_terms(

@@ -14,18 +14,25 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ._tensors import inference_rows
+from ._tensors import inference_rows, make_generator
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 # A relative deviation below this one cannot be told from rounding.
 ROUNDING = 1e-12
 
 
 class Batch(NamedTuple):
-    """Some rows: values (b, d), weights (b,) or None, and row numbers (b,)."""
+    """Some rows: values (b, d), weights (b,) or None, and row numbers (b,).
+
+    ``partner`` (b, d), where there is one, holds for every row another one that
+    should be of its cluster.
+    """
 
     x: Tensor
     weight: Tensor | None
     indices: Tensor
+    partner: Tensor | None = None
 
 
 class Rows(ABC):
@@ -104,6 +111,128 @@ class HostRows(Rows):
         return torch.from_numpy(dense).to(self.device, self.dtype)
 
 
+@final
+class Neighbours:
+    """Who may be drawn as the partner of whom: a graph of the rows, on a device.
+
+    Parameters
+    ----------
+    graph : CSR array of shape (n, n)
+        Weights of the edges, zero or more.
+    device : torch.device
+    """
+
+    def __init__(self, graph: sp.csr_array, device: torch.device):
+        # Everything a draw needs: one running sum over the edges of all rows.
+        total = np.concatenate([[0.0], np.cumsum(graph.data / graph.data.max())])
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.total = torch.from_numpy(total).to(device, wide)
+        self.first = torch.from_numpy(graph.indptr.astype(np.int64)).to(device)
+        self.other = torch.from_numpy(graph.indices.astype(np.int64)).to(device)
+
+    def draw(self, index: Tensor, place: Tensor) -> Tensor:
+        """For each row of ``index`` (b,) one neighbour; itself if it has none.
+
+        ``place`` (b,) in [0, 1) says which, as uniform numbers draw by weight.
+        """
+        first, last = self.first[index], self.first[index + 1]
+        low, high = self.total[first], self.total[last]
+        edge = torch.searchsorted(self.total, low + place * (high - low), right=True) - 1
+        # Rounding may step over the last edge, and a row without edges has none.
+        edge = torch.minimum(edge, last - 1).clamp(min=0)
+        return torch.where(last > first, self.other[edge], index)
+
+
+@final
+class AugmentedRows(Rows):
+    """Rows that are transformed anew whenever they come in random order.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows as they are.
+    augment : callable
+        ``(batch, generator) -> batch``.
+    """
+
+    def __init__(self, rows: Rows, augment: Augment):
+        super().__init__(rows.shape, None, rows.device, rows.dtype)
+        self.weight = rows.weight
+        self.rows = rows
+        self.augment = augment
+
+    def values(self, index: Tensor) -> Tensor:
+        return self.rows.values(index)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        views = on_device(generator, self.device)
+        for batch in self.rows.batches(batch_size, generator):
+            yield batch._replace(x=self.augment(batch.x, views))
+
+
+@final
+class PairedRows(Rows):
+    """Rows that come with a partner each: a neighbour, a transformed copy, or both.
+
+    The rows themselves are as they are. In their order they come with the same
+    partners every time.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows as they are.
+    neighbours : Neighbours or None
+        Who may be a partner; None makes every row its own.
+    augment : callable or None
+        ``(batch, generator) -> batch``.
+    """
+
+    def __init__(self, rows: Rows, neighbours: Neighbours | None, augment: Augment | None):
+        super().__init__(rows.shape, None, rows.device, rows.dtype)
+        self.weight = rows.weight
+        self.rows = rows
+        self.neighbours = neighbours
+        self.augment = augment
+
+    def values(self, index: Tensor) -> Tensor:
+        return self.rows.values(index)
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        return map(self._drawing(generator), self.rows.batches(batch_size, generator))
+
+    def in_order(self) -> Iterator[Batch]:
+        return map(self._drawing(make_generator(0)), self.rows.in_order())
+
+    def _drawing(self, generator: torch.Generator) -> Callable[[Batch], Batch]:
+        """What gives the rows of a batch their partners, drawn from ``generator``."""
+        place: Tensor | None = None
+        if self.neighbours is not None:
+            drawn = torch.rand(len(self), generator=generator, dtype=torch.float64)
+            place = drawn.to(self.device, self.neighbours.total.dtype)
+        views = on_device(generator, self.device)
+
+        def pair(batch: Batch) -> Batch:
+            partner = batch.x
+            if self.neighbours is not None and place is not None:
+                drawn = self.neighbours.draw(batch.indices, place[batch.indices])
+                partner = self.rows.values(drawn)
+            if self.augment is not None:
+                partner = self.augment(partner, views)
+            return batch._replace(partner=partner)
+
+        return pair
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on ``device`` that follows from the next number of ``generator``.
+
+    Views are drawn where the rows are, and the state of the one generator of a
+    training is still all that has to be kept.
+    """
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def make_rows(
     x: np.ndarray | sp.csr_matrix | sp.csr_array,
     weight: np.ndarray | None,
@@ -129,7 +258,7 @@ def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
 
     def average(function: Callable[[Tensor], Tensor]) -> Tensor:
         total = torch.zeros(rows.shape[1], dtype=wide, device=rows.device)
-        for x, weight, _ in rows.in_order():
+        for x, weight, *_ in rows.in_order():
             values = function(x.to(wide))
             total += values.sum(dim=0) if weight is None else weight.to(wide) @ values
         return total / n_rows

@@ -4,9 +4,11 @@ An autoencoder is any callable ``(n_features, n_components, generator) ->
 (encoder, decoder)`` of torch modules; the classes here are ready ones.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import final
 
 import torch
@@ -16,6 +18,20 @@ from torch.nn.utils import skip_init
 __all__ = ["ConvolutionalAutoencoder", "MLPAutoencoder"]
 
 NEGATIVE_SLOPE = 0.2
+
+
+def check_image_shape(image_shape: Sequence[int], n_features: int) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that rows of ``n_features`` values hold."""
+    shape = tuple(image_shape)
+    shape = (1, *shape) if len(shape) == 2 else shape
+    is_shape = len(shape) == 3 and all(isinstance(size, Integral) for size in shape)
+    if not is_shape or min(shape) < 1 or math.prod(shape) != n_features:
+        raise ValueError(
+            "image_shape must be (height, width) or (channels, height, width) of the image that "
+            f"a row of X holds in C order, with a product of {n_features}, the number of "
+            f"features of X, but is {image_shape!r}."
+        )
+    return int(shape[0]), int(shape[1]), int(shape[2])
 
 
 @final
@@ -77,15 +93,7 @@ class ConvolutionalAutoencoder:
         self, n_features: int, n_components: int, generator: torch.Generator
     ) -> tuple[nn.Module, nn.Module]:
         """Build the pair, with Glorot weights drawn from ``generator``."""
-        shape = tuple(self.image_shape)
-        if len(shape) == 2:
-            shape = (1, *shape)
-        if len(shape) != 3 or min(shape) < 1 or shape[0] * shape[1] * shape[2] != n_features:
-            raise ValueError(
-                f"image_shape must be (height, width) or (channels, height, width) with a "
-                f"product of {n_features}, the number of features of X, but is "
-                f"{self.image_shape!r}."
-            )
+        shape = check_image_shape(self.image_shape, n_features)
         if len(self.channels) == 0:
             raise ValueError("channels must hold the width of one convolution or more.")
         widths = [shape[0], *self.channels]

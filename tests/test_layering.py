@@ -18,13 +18,22 @@ ROOMS = {
     "_mixtures": set(),
     "autoencoders": set(),
     "_rows": {"_tensors"},
+    "_augmentation": set(),
+    "_graph": set(),
     "_training": {"_rows", "_tensors"},
     "_initialization": {"_mixtures"},
     "_modules": {"_losses", "_rows"},
     "_checks": {"_rows"},
+    "_partners": {"_augmentation", "_checks", "_graph", "_rows", "autoencoders"},
     "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
 }
-ROOMS["_base"] = ROOMS.keys() - {"_version", "_losses", "_pretraining", "autoencoders"}
+ROOMS["_base"] = ROOMS.keys() - {
+    "_version",
+    "_losses",
+    "_pretraining",
+    "_augmentation",
+    "autoencoders",
+}
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"},

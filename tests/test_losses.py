@@ -392,7 +392,15 @@ def deep_network(rng, k, p, d=5, **weights):
     autoencoder = Autoencoder(standardizer, encoder, decoder, p)
     autoencoder.place(torch.from_numpy(rng.standard_normal(p)), torch.tensor(1.5).double())
     alpha = torch.from_numpy(rng.uniform(size=k))
-    return DeepNetwork(autoencoder, clustering, alpha, weights["beta"], weights["lam"])
+    return DeepNetwork(
+        autoencoder,
+        clustering,
+        alpha,
+        gamma=1.0,
+        contrast=False,
+        beta=weights["beta"],
+        lam=weights["lam"],
+    )
 
 
 @pytest.mark.parametrize("p", [2, 6], ids=["narrow", "wide"])
@@ -441,7 +449,7 @@ def test_loss_of_the_shallow_network(case, seed):
         torch.from_numpy(rng.standard_normal(5)), torch.tensor(2.0, dtype=torch.float64)
     )
     alpha = torch.from_numpy(rng.uniform(size=4))
-    network = ShallowNetwork(standardizer, module, alpha, unit=5)
+    network = ShallowNetwork(standardizer, module, alpha, gamma=1.0, unit=5)
     (x,) = tensors(case, "x")
     terms = network.settle(ResidentRows(x, case["weight"]))
     twin = {

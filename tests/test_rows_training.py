@@ -130,7 +130,7 @@ def make_training(seed, **settings):
     )
     zero = torch.zeros(4, dtype=torch.float64)
     alpha = torch.full((3,), 0.1, dtype=torch.float64)
-    network = ShallowNetwork(Standardizer(zero, zero[0] + 1), module, alpha, unit=4.0)
+    network = ShallowNetwork(Standardizer(zero, zero[0] + 1), module, alpha, gamma=1.0, unit=4.0)
     settings = {"batch_size": 32, "learning_rate": 1e-2, "epsilon": 1e-8, **settings}
     generator = make_generator(seed)
     return Training(network, phase="training", generator=generator, **settings), rows

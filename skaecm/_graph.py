@@ -1,0 +1,188 @@
+"""Graphs of rows that belong together: checked, built, smoothed over and cut. NumPy only.
+
+An edge says that two rows are likely to be of one cluster. It comes from the
+user (`check_adjacency`) or from the nearest neighbours (`neighbour_graph`).
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.cluster import KMeans
+from sklearn.decomposition import TruncatedSVD
+from sklearn.neighbors import kneighbors_graph
+from threadpoolctl import threadpool_limits
+
+# Neighbours of wider rows are sought among so many principal directions.
+SEARCH_WIDTH = 64
+
+# Up to so many rows the search is exact.
+EXACT_ROWS = 100_000
+
+# Rows whose neighbours in the embedding say which clusters touch, and how many each.
+SAMPLED_ROWS = 10_000
+SAMPLED_NEIGHBOURS = 10
+
+# Surplus clusters, as multiples of k, and runs of k-means for each.
+SURPLUS = (3, 5, 8)
+SURPLUS_RUNS = 3
+
+# How often, and with which weight of its neighbours, a row of a given graph is smoothed.
+SMOOTHING_STEPS = 2
+SMOOTHING = 0.5
+
+
+def check_adjacency(adjacency: Any, n_rows: int) -> sp.csr_array:
+    """A user's graph of ``n_rows`` rows as CSR of float64: symmetric, without loops."""
+    try:
+        graph = sp.csr_array(adjacency, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "adjacency must be a sparse matrix or array of numbers of shape (n_samples, "
+            f"n_samples), but is {type(adjacency).__name__}: {error}"
+        ) from None
+    if graph.shape != (n_rows, n_rows):
+        raise ValueError(
+            f"adjacency must have one row and one column for each of the n_samples={n_rows} rows "
+            f"of X, but has shape {graph.shape}. Cross-validation cuts only its rows: for each "
+            "split, cut both sides yourself, adjacency[rows][:, rows], and fit and score in a "
+            "loop over the splits."
+        )
+    if not np.isfinite(graph.data).all() or (graph.data < 0).any():
+        raise ValueError(
+            "The weights in adjacency must be finite and zero or more, but are in "
+            f"[{graph.data.min()}, {graph.data.max()}]. Leave out edges of no weight."
+        )
+    graph = graph + graph.T
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    return graph
+
+
+def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
+    """The symmetric graph of every row of ``x`` (n, d) with its nearest neighbours.
+
+    Wide rows are first projected on their principal directions. Beyond
+    `EXACT_ROWS` rows the search is approximate, by faiss.
+    """
+    n_neighbors = min(n_neighbors, x.shape[0] - 1)
+    if n_neighbors == 0:
+        return sp.csr_array(x.shape[:1] * 2, dtype=np.float64)
+    if x.shape[1] > SEARCH_WIDTH:
+        x = TruncatedSVD(SEARCH_WIDTH, random_state=0).fit_transform(x)
+    if x.shape[0] > EXACT_ROWS:
+        graph = _approximate_neighbours(x, n_neighbors)
+    else:
+        graph = sp.csr_array(kneighbors_graph(x, n_neighbors, mode="connectivity"))
+    graph = graph + graph.T
+    graph.data[:] = 1.0
+    return graph
+
+
+def _approximate_neighbours(x: Any, n_neighbors: int) -> sp.csr_array:
+    try:
+        import faiss
+    except ImportError:
+        raise ValueError(
+            f"n_neighbors with more than {EXACT_ROWS} rows needs an approximate search. Install "
+            "it with pip install 'skaecm[neighbors]', or pass your own graph as adjacency."
+        ) from None
+    rows = np.ascontiguousarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
+    n_rows, width = rows.shape
+    n_lists = int(np.sqrt(n_rows))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, n_lists)
+    index.train(rows)
+    index.add(rows)
+    index.nprobe = max(1, n_lists // 16)
+    _, found = index.search(rows, n_neighbors + 1)
+    source = np.repeat(np.arange(n_rows), n_neighbors + 1)
+    target = found.ravel()
+    keep = (target >= 0) & (target != source)
+    ones = np.ones(np.count_nonzero(keep))
+    return sp.csr_array((ones, (source[keep], target[keep])), shape=(n_rows, n_rows))
+
+
+def smooth(x: Any, graph: sp.csr_array) -> Any:
+    """Rows mixed with the mean of their neighbours, as a graph convolution does.
+
+    A row without neighbours stays as it is, and every row counts alike.
+    """
+    degree = graph.sum(axis=1)
+    alone = degree == 0
+    mean = sp.diags_array(1.0 / np.where(alone, 1.0, degree)) @ graph + sp.diags_array(
+        alone.astype(np.float64)
+    )
+    smoothed = x
+    for _ in range(SMOOTHING_STEPS):
+        smoothed = (1.0 - SMOOTHING) * smoothed + SMOOTHING * (mean @ smoothed)
+    if sp.issparse(x):
+        return type(x)(smoothed, dtype=x.dtype)
+    return np.ascontiguousarray(smoothed, dtype=x.dtype)
+
+
+def overlap(labels: np.ndarray, graph: sp.csr_array, k: int) -> np.ndarray:
+    """Share (k, k) of the edges between every two clusters."""
+    member = sp.csr_array(np.eye(k)[labels])
+    edges = (member.T @ graph @ member).toarray()
+    return edges / edges.sum()
+
+
+def modularity(shares: np.ndarray) -> float:
+    """How much more of the edges lies inside clusters than chance would put there.
+
+    ``shares`` (k, k) is the `overlap` of the clusters (Newman and Girvan 2004).
+    """
+    size = shares.sum(axis=1)
+    return float(np.trace(shares) - size @ size)
+
+
+def merge(shares: np.ndarray, k: int) -> np.ndarray:
+    """Merge clusters until ``k`` are left; the new number of each.
+
+    Always the two with the largest ``shares[a, b] / (size[a] size[b])``: how much
+    more often a row of one has its partner in the other than if partners were
+    drawn at random.
+    """
+    shares = shares.copy()
+    number = np.arange(len(shares))
+    while len(shares) > k:
+        size = shares.sum(axis=1)
+        lift = shares / np.maximum(np.outer(size, size), np.finfo(np.float64).tiny)
+        np.fill_diagonal(lift, -1.0)
+        kept, gone = sorted(np.unravel_index(lift.argmax(), lift.shape))
+        shares[kept] += shares[gone]
+        shares[:, kept] += shares[:, gone]
+        shares = np.delete(np.delete(shares, gone, axis=0), gone, axis=1)
+        number[number == gone] = kept
+        number[number > gone] -= 1
+    return number
+
+
+def connected_clusters(
+    z: np.ndarray, k: int, *, seed: int, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Labels (n,) of ``k`` clusters of any shape that are connected in ``z`` (n, p).
+
+    More clusters than needed, by k-means, and those merged that the graph of
+    nearest neighbours connects. Of several tries the one with the highest
+    modularity.
+    """
+    rng = np.random.RandomState(seed)
+    sampled = np.sort(rng.permutation(len(z))[:SAMPLED_ROWS])
+    rows = z[sampled]
+    weight = None if sample_weight is None else sample_weight[sampled]
+    neighbours = neighbour_graph(rows, SAMPLED_NEIGHBOURS)
+    best: tuple[float, KMeans, np.ndarray] | None = None
+    for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
+        n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
+        kmeans = KMeans(n_clusters, n_init=1, random_state=rng.randint(2**31 - 1))
+        with threadpool_limits(limits=1, user_api="openmp"):
+            kmeans.fit(rows, sample_weight=weight)
+        number = merge(overlap(kmeans.labels_, neighbours, n_clusters), k)
+        quality = modularity(overlap(number[kmeans.labels_], neighbours, k))
+        if best is None or quality > best[0]:
+            best = quality, kmeans, number
+    assert best is not None
+    _, kmeans, number = best
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return number[kmeans.predict(z)]

@@ -1,0 +1,109 @@
+"""Which rows belong together in a fit: from `augment`, `n_neighbors` and `adjacency`.
+
+A row and its partner are draws from one component. A transformed copy surely
+is, a neighbour mostly: so a copy is the better partner while responsibilities
+are learned, and neighbours are what an embedding is pretrained with.
+"""
+
+from typing import Any, final
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
+from ._checks import check_augmented
+from ._graph import neighbour_graph
+from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
+from .autoencoders import check_image_shape
+
+# Rows that tell the background of images.
+BACKGROUND_ROWS = 1000
+
+
+@final
+class Partners:
+    """The rows of a fit as pretraining and as joint training see them.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows as they are.
+    graph : CSR array of shape (n, n) or None
+        The neighbours.
+    augment : callable or None
+        ``(batch, generator) -> batch``.
+
+    Attributes
+    ----------
+    pretraining : Rows
+        Transformed rows; with neighbours, if there is a graph.
+    training : Rows
+        Rows with a transformed copy each, else with a neighbour each.
+    are_neighbours : bool
+        Whether the partners in joint training are neighbours.
+    """
+
+    def __init__(self, rows: Rows, graph: sp.csr_array | None, augment: Augment | None):
+        self.graph = graph
+        self.are_neighbours = graph is not None and augment is None
+        self.pretraining = self.training = rows
+        if augment is not None:
+            self.pretraining = AugmentedRows(rows, augment)
+            self.training = PairedRows(rows, None, augment)
+        if graph is not None:
+            neighbours = Neighbours(graph, rows.device)
+            self.pretraining = PairedRows(rows, neighbours, augment)
+            if augment is None:
+                self.training = self.pretraining
+
+    def __bool__(self) -> bool:
+        """Whether rows have partners."""
+        return isinstance(self.training, PairedRows)
+
+
+def make_partners(
+    x: Any,
+    rows: Rows,
+    deviation: Tensor,
+    *,
+    augment: Any,
+    image_shape: Any,
+    n_neighbors: int | None,
+    graph: sp.csr_array | None,
+) -> Partners:
+    """Partners of the checked data ``x`` (n, d), that are also ``rows``.
+
+    ``deviation`` (d,) holds the standard deviations of the columns, ``graph`` the
+    graph that the user gave.
+    """
+    if n_neighbors is not None and graph is not None:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} builds a graph, but adjacency gives one. Use one of the "
+            "two; sklearn.neighbors.kneighbors_graph(X) + adjacency is both."
+        )
+    transform: Augment | None = None
+    if augment == "image":
+        if image_shape is None:
+            raise ValueError(
+                "augment='image' needs image_shape, but it is None. Give (height, width) or "
+                "(channels, height, width) of the image that a row of X holds in C order."
+            )
+        shape = check_image_shape(image_shape, x.shape[1])
+        some = torch.linspace(0, len(rows) - 1, min(len(rows), BACKGROUND_ROWS)).long()
+        background = image_background(rows.values(some.to(rows.device)), shape)
+        transform = ImageAugmentation(shape, background)
+    elif augment == "noise":
+        transform = NoiseAugmentation(deviation)
+    elif augment is not None:
+
+        def transform(batch: Tensor, generator: torch.Generator) -> Tensor:
+            augmented = augment(batch, generator)
+            check_augmented(augmented, batch)
+            return augmented
+
+    if n_neighbors is not None:
+        graph = neighbour_graph(x, n_neighbors)
+    if graph is not None and graph.nnz == 0:
+        graph = None
+    return Partners(rows, graph, transform)
