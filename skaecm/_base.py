@@ -54,10 +54,11 @@ from ._tensors import (
 )
 from ._training import Report, Training, apply, check_finite
 
-# batch_size="auto" makes about so many steps of an epoch, within these sizes, so
-# that a few dozen epochs are enough for small data too.
+# batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
+# and no more than `_largest_batch`, so that a few dozen epochs are enough for small
+# data too.
 STEPS_PER_EPOCH = 32
-BATCH_SIZES = (32, 256)
+SMALLEST_BATCH = 32
 
 
 class Data(NamedTuple):
@@ -115,6 +116,8 @@ class BaseModuleClusterer(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    _largest_batch: int = 256
 
     # What a subclass provides
     # ------------------------
@@ -315,7 +318,8 @@ class BaseModuleClusterer(
     def _training_settings(self, rows: Rows) -> dict[str, Any]:
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = int(np.clip(len(rows) // STEPS_PER_EPOCH, *BATCH_SIZES))
+            share = len(rows) // STEPS_PER_EPOCH
+            batch_size = int(np.clip(share, SMALLEST_BATCH, self._largest_batch))
         return {
             "batch_size": batch_size,
             "learning_rate": self.learning_rate_init,
@@ -371,7 +375,7 @@ class BaseModuleClusterer(
 
     def _renumber(self, network: ClusteringNetwork, rows: Rows) -> None:
         """Number the clusters without rows last, so that labels have no gaps."""
-        labels = apply(network.proba, rows).argmax(axis=1)
+        labels = hard_labels(network, rows)
         is_empty = np.bincount(labels, minlength=self.k) == 0
         if is_empty.any():
             order = np.argsort(is_empty, kind="stable")
@@ -381,7 +385,7 @@ class BaseModuleClusterer(
         """Set everything learned, from the network as it now is."""
         network, rows = run.network.eval(), data.rows
         outer, inner = network.mean_distortions(rows)
-        labels = apply(network.proba, rows).argmax(axis=1)
+        labels = hard_labels(network, rows)
         network = network.cpu()
         standardizer = network.standardizer
         dtype = data.x.dtype
@@ -535,6 +539,11 @@ def total_loss(network: ClusteringNetwork, rows: Rows) -> float:
     terms = network.settle(rows)
     check_finite(terms, "a pass over all rows")
     return sum(terms.values())
+
+
+def hard_labels(network: ClusteringNetwork, rows: Rows) -> np.ndarray:
+    """The clusters of the largest responsibilities, which are never held all at once."""
+    return apply(lambda x: network.proba(x).argmax(dim=1), rows)
 
 
 def make_module(start: Start, rows: Rows) -> ClusteringModule:

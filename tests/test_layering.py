@@ -20,14 +20,15 @@ ROOMS = {
     "_rows": {"_tensors"},
     "_training": {"_rows", "_tensors"},
     "_initialization": {"_mixtures"},
+    "_kmeans": set(),
     "_modules": {"_losses", "_rows"},
     "_checks": {"_rows"},
     "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
 }
-ROOMS["_base"] = ROOMS.keys() - {"_version", "_losses", "_pretraining", "autoencoders"}
+ROOMS["_base"] = ROOMS.keys() - {"_version", "_losses", "_kmeans", "_pretraining", "autoencoders"}
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
-    "_clustering_module": BELOW - {"_pretraining", "autoencoders"},
+    "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
     "_deep_clustering": BELOW,
     "__init__": {"_clustering_module", "_deep_clustering", "_version"},
 }
