@@ -1,7 +1,7 @@
 """k-means for a start: on a sample of the rows, its misplaced centres put right.
 
 A single run of k-means easily leaves two centres in one cluster and one between two
-others, and no local step leads out of that. A split and a merge at once do.
+others, and its own steps do not lead out of that. A split and a merge at once do.
 NumPy in, NumPy out.
 """
 
