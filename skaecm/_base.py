@@ -55,10 +55,11 @@ from ._tensors import (
 )
 from ._training import Report, Training, apply, check_finite
 
-# batch_size="auto" makes about so many steps of an epoch, within these sizes, so
-# that a few dozen epochs are enough for small data too.
+# batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
+# and no more than `_largest_batch`, so that a few dozen epochs are enough for small
+# data too.
 STEPS_PER_EPOCH = 32
-BATCH_SIZES = (32, 256)
+SMALLEST_BATCH = 32
 
 
 class Data(NamedTuple):
@@ -109,6 +110,8 @@ class BaseModuleClusterer(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    _largest_batch: int = 256
 
     # What a subclass provides
     # ------------------------
@@ -350,7 +353,8 @@ class BaseModuleClusterer(
     def _training_settings(self, rows: Rows) -> dict[str, Any]:
         batch_size = self.batch_size
         if batch_size == "auto":
-            batch_size = int(np.clip(len(rows) // STEPS_PER_EPOCH, *BATCH_SIZES))
+            share = len(rows) // STEPS_PER_EPOCH
+            batch_size = int(np.clip(share, SMALLEST_BATCH, self._largest_batch))
         return {
             "batch_size": batch_size,
             "learning_rate": self.learning_rate_init,
@@ -407,7 +411,7 @@ class BaseModuleClusterer(
 
     def _renumber(self, network: ClusteringNetwork, rows: Rows) -> None:
         """Number the clusters without rows last, so that labels have no gaps."""
-        labels = apply(network.proba, rows).argmax(axis=1)
+        labels = apply(network.labels, rows)
         is_empty = np.bincount(labels, minlength=self.k) == 0
         if is_empty.any():
             order = np.argsort(is_empty, kind="stable")
@@ -417,7 +421,7 @@ class BaseModuleClusterer(
         """Set everything learned, from the network as it now is."""
         network, rows = run.network.eval(), data.rows
         outer, inner = network.mean_distortions(rows)
-        labels = apply(network.proba, rows).argmax(axis=1)
+        labels = apply(network.labels, rows)
         network = network.cpu()
         standardizer = network.standardizer
         dtype = data.x.dtype

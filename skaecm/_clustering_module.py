@@ -14,6 +14,7 @@ from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
 from ._checks import check_same, fitted_init, init_centers, strengths
+from ._kmeans import repaired_centroids, sample_rows
 from ._modules import ClusteringNetwork, ShallowNetwork
 from ._tensors import to_numpy
 
@@ -71,10 +72,11 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             (k, n_features) or fitted estimator, default="k-means"
         Where training starts.
 
-        - "k-means": one run of k-means; the encoder holds the E-step of the
-          mixture it implies.
+        - "k-means": one run of k-means whose misplaced centres are then put right
+          by splits and merges that lower the distortion; the encoder holds the
+          E-step of the mixture it implies.
         - "k-means++": rows drawn by k-means++, and their E-step.
-        - "pinv": one run of k-means, ``W = pinv(M)'`` and ``b = 0``, as published.
+        - "pinv": the same k-means, ``W = pinv(M)'`` and ``b = 0``, as published.
         - "random": Glorot uniform W and M, as published.
         - an array of centres, and their E-step.
         - a fitted KMeans or MiniBatchKMeans (its labels come back at
@@ -83,12 +85,14 @@ class ClusteringModuleGMM(BaseModuleClusterer):
           warning), or a fitted ClusteringModuleGMM.
           Wrapped in `sklearn.frozen.FrozenEstimator` it survives `clone`. Clusters
           that get no row of X are numbered last all the same.
+
+        Starts look at a sample of 8192 rows, or 256 a cluster where these are more.
     n_init : int, default=1
         Number of starts, of which the one with the lowest loss is kept. A start
         that is given is tried once.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
-        and at most 256.
+        and at most 4096.
     max_iter : int, default=200
         Largest number of epochs; 0 keeps the start.
     learning_rate_init : float, default=0.01
@@ -97,7 +101,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         Constant in Adam's denominator.
     tol : float, default=1e-4
         An epoch counts as progress when it betters the best loss by this share of it.
-    n_iter_no_change : int, default=10
+    n_iter_no_change : int, default=2
         Epochs without progress after which training has converged. One more
         epoch follows, whose weights after every step are averaged.
     device : str or torch.device, default="auto"
@@ -170,6 +174,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         ],
     }
 
+    # A step of so few weights costs little more for more rows.
+    _largest_batch = 4096
+
     def __init__(
         self,
         k=8,
@@ -186,7 +193,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         learning_rate_init=1e-2,
         epsilon=1e-8,
         tol=1e-4,
-        n_iter_no_change=10,
+        n_iter_no_change=2,
         device="auto",
         warm_start=False,
         random_state=None,
@@ -252,7 +259,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         assert standardizer is not None
         offset = to_numpy(standardizer.offset).astype(np.float64)
         scale = float(standardizer.scale)
-        x, weight = data.x, data.weight
+        x, weight = sample_rows(data.x, self.k, seed=seed, sample_weight=data.weight)
         if isinstance(init, str):
             if init == "random":
                 return starts.glorot_start(self.k, x.shape[1], np.random.RandomState(seed))
@@ -261,9 +268,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
                     x, self.k, seed=seed, sample_weight=weight
                 )
             else:
-                centers = starts.kmeans_centroids(
-                    x, self.k, n_init=1, seed=seed, sample_weight=weight
-                )
+                centers = repaired_centroids(x, self.k, seed=seed, sample_weight=weight)
         elif isinstance(init, KMeans | MiniBatchKMeans):
             centers = init.cluster_centers_
         elif isinstance(init, GaussianMixture):

@@ -27,6 +27,10 @@ CONTRAST = 10.0
 # faster than the many around them, or the centroids are long in getting orthonormal.
 MODULE_RATE = 3.0
 
+# Log-responsibilities end here, relative to the largest: on the subnormal numbers
+# below, processors compute many times slower.
+LEAST_LOG = -60.0
+
 
 @final
 class Standardizer(nn.Module):
@@ -90,7 +94,9 @@ class ClusteringModule(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Responsibilities (n, k)."""
-        return torch.softmax(torch.addmm(self.bias, z, self.weight.T), dim=1)
+        logits = torch.addmm(self.bias, z, self.weight.T)
+        logits = logits - logits.detach().amax(dim=1, keepdim=True)
+        return torch.softmax(logits.clamp(min=LEAST_LOG), dim=1)
 
     def average(self, g: Tensor, weight: Tensor | None) -> Tensor:
         """gbar (k,) as the prior sees it; while training, moved on by this batch."""
@@ -241,6 +247,10 @@ class ClusteringNetwork(nn.Module, ABC):
     def proba(self, x: Tensor) -> Tensor:
         """Responsibilities (n, k) of the user's rows (n, d)."""
         return self.clustering(self.embed(x))
+
+    def labels(self, x: Tensor) -> Tensor:
+        """Clusters (n,) of the largest responsibilities."""
+        return self.proba(x).argmax(dim=1)
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         """All terms of the loss of a batch; rows and their partners count alike."""

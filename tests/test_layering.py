@@ -22,6 +22,7 @@ ROOMS = {
     "_graph": set(),
     "_training": {"_rows", "_tensors"},
     "_initialization": {"_mixtures"},
+    "_kmeans": set(),
     "_modules": {"_losses", "_rows"},
     "_checks": {"_rows"},
     "_partners": {"_augmentation", "_checks", "_graph", "_rows", "autoencoders"},
@@ -30,13 +31,14 @@ ROOMS = {
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
     "_losses",
+    "_kmeans",
     "_pretraining",
     "_augmentation",
     "autoencoders",
 }
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
-    "_clustering_module": BELOW - {"_pretraining", "autoencoders"},
+    "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
     "_deep_clustering": BELOW,
     "__init__": {"_clustering_module", "_deep_clustering", "_version"},
 }
