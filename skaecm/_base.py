@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -288,7 +287,7 @@ class BaseModuleClusterer(
         graph = None
         if adjacency is not None:
             graph = check_adjacency(adjacency, x.shape[0])
-            x = smooth(x, graph)
+            x = narrow_indices(smooth(x, graph))
         rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
         mean, variance = column_moments(rows)
         partners = make_partners(
@@ -328,7 +327,7 @@ class BaseModuleClusterer(
             dtype=np.float32 if is_uint8 else [np.float64, np.float32],
             order="C",
         )
-        return narrow_indices(x) if issparse(x) else x
+        return narrow_indices(x)
 
     def _n_runs(self) -> int:
         """How many starts a fit tries: a start that is given is tried once."""
@@ -467,7 +466,9 @@ class BaseModuleClusterer(
     def _validate_new(self, X, adjacency) -> Any:
         """X of a fitted estimator, mixed with its neighbours where there are edges."""
         x = self._validate(X, reset=False)
-        return x if adjacency is None else smooth(x, check_adjacency(adjacency, x.shape[0]))
+        if adjacency is None:
+            return x
+        return narrow_indices(smooth(x, check_adjacency(adjacency, x.shape[0])))
 
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
         """A method of the network, row by row, on validated X."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
@@ -52,7 +53,11 @@ def check_range(variance: float, dtype: np.dtype) -> None:
 
 def narrow_indices(x: Any) -> Any:
     """A CSR matrix with 32-bit indices where they are enough, as k-means asks for."""
-    if x.indices.dtype == np.int32 or max(x.nnz, *x.shape) > np.iinfo(np.int32).max:
+    if (
+        not sp.issparse(x)
+        or x.indices.dtype == np.int32
+        or max(x.nnz, *x.shape) > np.iinfo(np.int32).max
+    ):
         return x
     parts = x.data, x.indices.astype(np.int32), x.indptr.astype(np.int32)
     return type(x)(parts, shape=x.shape)

@@ -90,8 +90,8 @@ def make_partners(
                 "(channels, height, width) of the image that a row of X holds in C order."
             )
         shape = check_image_shape(image_shape, x.shape[1])
-        some = torch.linspace(0, len(rows) - 1, min(len(rows), BACKGROUND_ROWS)).long()
-        background = image_background(rows.values(some.to(rows.device)), shape)
+        some = torch.arange(0, len(rows), -(-len(rows) // BACKGROUND_ROWS), device=rows.device)
+        background = image_background(rows.values(some), shape)
         transform = ImageAugmentation(shape, background)
     elif augment == "noise":
         transform = NoiseAugmentation(deviation)

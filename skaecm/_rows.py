@@ -123,8 +123,12 @@ class Neighbours:
     """
 
     def __init__(self, graph: sp.csr_array, device: torch.device):
-        # Everything a draw needs: one running sum over the edges of all rows.
-        total = np.concatenate([[0.0], np.cumsum(graph.data / graph.data.max())])
+        # Everything a draw needs: one running sum over the edges of all rows, of which
+        # each is scaled by its own largest weight, or light rows would be lost.
+        edges = np.diff(graph.indptr)
+        largest = np.maximum.reduceat(graph.data, graph.indptr[:-1][edges > 0])
+        scaled = graph.data / np.repeat(largest, edges[edges > 0])
+        total = np.concatenate([[0.0], np.cumsum(scaled)])
         wide = torch.float32 if device.type == "mps" else torch.float64
         self.total = torch.from_numpy(total).to(device, wide)
         self.first = torch.from_numpy(graph.indptr.astype(np.int64)).to(device)
@@ -212,7 +216,8 @@ class PairedRows(Rows):
         views = on_device(generator, self.device)
 
         def pair(batch: Batch) -> Batch:
-            partner = batch.x
+            # A function of the user's may write into what it gets.
+            partner = batch.x if self.augment is None else batch.x.clone()
             if self.neighbours is not None and place is not None:
                 drawn = self.neighbours.draw(batch.indices, place[batch.indices])
                 partner = self.rows.values(drawn)
