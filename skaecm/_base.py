@@ -195,8 +195,7 @@ class BaseModuleClusterer(
                     self._run(*self._start(prepared, data, seed), data, seed) for seed in seeds[1:]
                 ]
             best = min(runs, key=lambda run: run.loss)
-            self._renumber(best.network, data.rows)
-            self._publish(best._replace(history=history + best.history), data)
+            self._publish(best._replace(history=history + best.history), data, renumber=True)
         self._warn_about_result()
         return self
 
@@ -262,9 +261,9 @@ class BaseModuleClusterer(
                 prepared, history = self._prepare(data, seed)
                 network, start_history = self._start(prepared, data, start_seed)
                 loss = total_loss(network, data.partners.training)
-                self._renumber(network, data.rows)
-                self._publish(Run(network, loss, False, 0, history + start_history), data)
-                self._training_state = None
+                self._publish(
+                    Run(network, loss, False, 0, history + start_history), data, renumber=True
+                )
             else:
                 network = self._resume(data)
                 training = self._make_training(network, data.rows, start_seed)
@@ -408,19 +407,22 @@ class BaseModuleClusterer(
     # Publishing
     # ----------
 
-    def _renumber(self, network: ClusteringNetwork, rows: Rows) -> None:
-        """Number the clusters without rows last, so that labels have no gaps."""
-        labels = apply(network.labels, rows)
+    def _renumber(self, network: ClusteringNetwork, rows: Rows, labels: np.ndarray) -> np.ndarray:
+        """Number the clusters without rows last, so that labels have no gaps; the labels."""
         is_empty = np.bincount(labels, minlength=self.k) == 0
-        if is_empty.any():
-            order = np.argsort(is_empty, kind="stable")
-            network.clustering.reorder(torch.from_numpy(order).to(rows.device))
+        if not is_empty.any():
+            return labels
+        order = np.argsort(is_empty, kind="stable")
+        network.clustering.reorder(torch.from_numpy(order).to(rows.device))
+        return apply(network.labels, rows)
 
-    def _publish(self, run: Run, data: Data) -> None:
+    def _publish(self, run: Run, data: Data, *, renumber: bool = False) -> None:
         """Set everything learned, from the network as it now is."""
         network, rows = run.network.eval(), data.rows
-        outer, inner = network.mean_distortions(rows)
-        labels = apply(network.labels, rows)
+        found, outer, inner = network.describe(rows)
+        labels = to_numpy(found)
+        if renumber:
+            labels = self._renumber(network, rows, labels)
         network = network.cpu()
         standardizer = network.standardizer
         dtype = data.x.dtype

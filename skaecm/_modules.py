@@ -49,7 +49,7 @@ class Standardizer(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.offset) / self.scale
+        return torch.sub(x, self.offset).div_(self.scale)
 
     def inverse(self, x: Tensor) -> Tensor:
         return x * self.scale + self.offset
@@ -302,22 +302,28 @@ class ClusteringNetwork(nn.Module, ABC):
         return self.decode(self.clustering.means)
 
     @torch.no_grad()
-    def mean_distortions(self, rows: Rows) -> tuple[float, float]:
-        """Expected squared distance per dimension to the centroids.
+    def describe(self, rows: Rows) -> tuple[Tensor, float, float]:
+        """The clusters (n,) of rows and, in the same pass, their distortions.
 
-        First that of standardised rows to the prototypes, then that of their
-        codes to the centroids.
+        These are the expected squared distances per dimension of standardised rows
+        to the prototypes, and of their codes to the centroids.
         """
         prototypes, means = self.prototypes(), self.clustering.means
         outer = inner = torch.zeros_like(means[0, 0])
+        labels = []
         for x, weight, *_ in rows.in_order():
             z = self.embed(x)
             g = self.clustering(z)
+            labels.append(g.argmax(dim=1))
             share = len(g) / len(rows)
             scaled = self.standardizer(x)
             outer = outer + share * _losses.distortion(scaled, g, prototypes, weight)
             inner = inner + share * _losses.distortion(z, g, means, weight)
-        return float(outer) / prototypes.shape[1], float(inner) / means.shape[1]
+        return (
+            torch.cat(labels),
+            float(outer) / prototypes.shape[1],
+            float(inner) / means.shape[1],
+        )
 
 
 @final
