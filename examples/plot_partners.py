@@ -61,10 +61,12 @@ print(f"features alone: accuracy {clustering_accuracy(group, alone.labels_):.3f}
 print(f"with the graph: accuracy {clustering_accuracy(group, both.labels_):.3f}")
 
 figure, panels = plt.subplots(1, 2, figsize=(8, 4))
-for panel, model, name in zip(panels, (alone, both), ("features alone", "with"), strict=True):
+for panel, model, name in zip(
+    panels, (alone, both), ("features alone", "with the graph"), strict=True
+):
     graph = None if model is alone else adjacency
     plane = PCA(2).fit_transform(model.transform(features, adjacency=graph))
     panel.scatter(*plane.T, c=group, cmap="tab10", s=4)
-    panel.set_title(name if model is alone else "with the graph")
+    panel.set_title(name)
     panel.set_axis_off()
 plt.show()

@@ -45,7 +45,10 @@ class ImageAugmentation:
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
         # The coordinates of an image run from -1 to 1: twice its size.
         across, down = 2 * SHIFT * draw[2], 2 * SHIFT * draw[3]
-        maps = torch.stack([cos, -sin, across, sin, cos, down], dim=1).view(size, 2, 3)
+        # They do so across and down alike: a rotation of pixels needs the aspect.
+        aspect = self.shape[1] / self.shape[2]
+        maps = torch.stack([cos, -sin * aspect, across, sin / aspect, cos, down], dim=1)
+        maps = maps.view(size, 2, 3)
         images = batch.view(size, *self.shape) - self.background
         grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
         moved = functional.grid_sample(images, grid, align_corners=False)

@@ -111,6 +111,7 @@ class BaseModuleClusterer(
     }
 
     _largest_batch: int = 256
+    _training_state: dict[str, Any] | None
 
     # What a subclass provides
     # ------------------------
@@ -228,10 +229,10 @@ class BaseModuleClusterer(
         The first call makes the start on its block (as `fit` with
         ``max_iter=0``); every later call, and every call after `fit`, is one
         epoch over its block, the optimizer going on where it was; `max_iter`,
-        `tol` and `n_init` play no part. `labels_`, `covariances_` and `loss_` (the
-        mean over the batches of the pass) are those of the last block, `weights_`
-        is the running average. Clusters keep their numbers, so a later block may
-        leave some of them out.
+        `tol` and `n_init` play no part, and neighbours are sought within a block.
+        `labels_`, `covariances_` and `loss_` (the mean over the batches of the pass)
+        are those of the last block, `weights_` is the running average. Clusters keep
+        their numbers, so a later block may leave some of them out.
 
         Parameters
         ----------
@@ -261,9 +262,8 @@ class BaseModuleClusterer(
                 prepared, history = self._prepare(data, seed)
                 network, start_history = self._start(prepared, data, start_seed)
                 loss = total_loss(network, data.partners.training)
-                self._publish(
-                    Run(network, loss, False, 0, history + start_history), data, renumber=True
-                )
+                run = Run(network, loss, False, 0, history + start_history)
+                self._publish(run, data, renumber=True)
             else:
                 network = self._resume(data)
                 training = self._make_training(network, data.rows, start_seed)
@@ -288,32 +288,31 @@ class BaseModuleClusterer(
             graph = check_adjacency(adjacency, x.shape[0])
             x = narrow_indices(smooth(x, graph))
         rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
-        mean, variance = column_moments(rows)
-        partners = make_partners(
-            x,
-            rows,
-            variance.sqrt().to(rows.dtype),
-            augment=self.augment,
-            image_shape=self.image_shape,
-            n_neighbors=self.n_neighbors,
-            graph=graph,
-        )
         if not reset:
-            return Data(x, weight, rows, None, partners)
+            return Data(x, weight, rows, None, self._partners(x, rows, graph))
         if self.k > n_weighted:
             raise ValueError(
                 f"k={self.k} must be at most the number of rows that carry weight, but "
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
+        mean, variance = column_moments(rows)
         warn_about_scales(to_numpy(variance.sqrt()))
         check_range(float(variance.mean()), x.dtype)
-        scale = variance.mean().sqrt()
-        standardizer = Standardizer(
-            mean.to(rows.dtype), torch.where(scale > 0, scale, 1.0).to(rows.dtype)
-        )
-        data = Data(x, weight, rows, standardizer, partners)
+        scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
+        standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
+        data = Data(x, weight, rows, standardizer, Partners(rows, None, None))
         self._check_parameters(data)
-        return data
+        return data._replace(partners=self._partners(x, rows, graph))
+
+    def _partners(self, x, rows: Rows, graph) -> Partners:
+        return make_partners(
+            x,
+            rows,
+            augment=self.augment,
+            image_shape=self.image_shape,
+            n_neighbors=self.n_neighbors,
+            graph=graph,
+        )
 
     def _validate(self, X, *, reset: bool):
         """X as CSR or as a C-ordered array, float32 or float64."""
@@ -378,15 +377,15 @@ class BaseModuleClusterer(
         self, network: ClusteringNetwork, history: list[dict[str, Any]], data: Data, seed: int
     ) -> Run:
         """Train ``network`` in place: epochs, then the averaging epoch."""
-        training = self._make_training(network, data.rows, seed)
         rows = data.partners.training
+        training = self._make_training(network, rows, seed)
         converged = training.run(
             rows, report=self._report, **self._stopping_settings(self.max_iter)
         )
         n_iter = training.epoch
         if n_iter:
             training.run_averaging_epoch(rows, report=self._report)
-        loss = total_loss(network, data.partners.training)
+        loss = total_loss(network, rows)
         return Run(network, loss, converged, n_iter, history + training.history)
 
     @property

@@ -343,7 +343,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         check_is_fitted(self)
         return self._sample(n_samples, self.cluster_centers_, self.covariances_)
 
-    def bic(self, X, sample_weight=None):
+    def bic(self, X, sample_weight=None, adjacency=None):
         """Bayesian information criterion of the implied mixture on X.
 
         Parameters
@@ -352,15 +352,17 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             Rows to score.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
         bic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, np.log(_num_samples(X)))
+        return self._criterion(X, sample_weight, adjacency, np.log(_num_samples(X)))
 
-    def aic(self, X, sample_weight=None):
+    def aic(self, X, sample_weight=None, adjacency=None):
         """Akaike information criterion of the implied mixture on X.
 
         Parameters
@@ -369,17 +371,19 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             Rows to score.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
 
         Returns
         -------
         aic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, 2.0)
+        return self._criterion(X, sample_weight, adjacency, 2.0)
 
-    def _criterion(self, X, sample_weight, price: float) -> float:
+    def _criterion(self, X, sample_weight, adjacency, price: float) -> float:
         """Deviance of X plus ``price`` for each free mean, weight and variance."""
-        score = self.score(X, sample_weight=sample_weight)
+        score = self.score(X, sample_weight=sample_weight, adjacency=adjacency)
         k, n_features = self.cluster_centers_.shape
         return -2.0 * _num_samples(X) * score + price * (k * n_features + (k - 1) + 1)
 

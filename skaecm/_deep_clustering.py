@@ -155,7 +155,7 @@ class DeepAEClustering(BaseModuleClusterer):
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     memory : str or object with the joblib.Memory interface, default=None
         Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An
-        `autoencoder` is known by its name and arguments, not by its code.
+        `autoencoder` or `augment` is known by its name and arguments, not by its code.
     warm_start : bool, default=False
         Whether `fit` continues from the previous fit, keeping its network.
     random_state : int, RandomState instance or None, default=None
@@ -454,7 +454,9 @@ class DeepAEClustering(BaseModuleClusterer):
         """The mixture of clusters that the neighbours in the embedding connect."""
         labels = connected_clusters(z, self.k, seed=seed, sample_weight=data.weight)
         means, covariance, weights = starts.labelled_mixture(z, labels, self.k, data.weight)
-        shift, spread = self._place(autoencoder, means, float(np.trace(covariance)), data.rows)
+        # In the dtype of the codes: by its rounding, coinciding centroids are told.
+        within = float(np.trace(covariance))
+        shift, spread = self._place(autoencoder, means.astype(z.dtype), within, data.rows)
         precision = np.linalg.inv(covariance) * (spread**2 / starts.SOFTENING)
         start = starts.tied_encoder((means - shift) / spread, precision, weights)
         return make_module(start, data.rows)

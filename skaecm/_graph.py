@@ -1,4 +1,4 @@
-"""Graphs of rows that belong together: checked, built, smoothed over and cut. NumPy only.
+"""Graphs of rows that belong together: checked, built, smoothed over and cut. No torch.
 
 An edge says that two rows are likely to be of one cluster. It comes from the
 user (`check_adjacency`) or from the nearest neighbours (`neighbour_graph`).
@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.neighbors import kneighbors_graph
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
@@ -31,6 +32,9 @@ SURPLUS_RUNS = 3
 
 # Passes over all surplus clusters that move them, at most, and the gain that counts.
 REFINEMENTS = 20
+
+# So little that it decides only where there are no edges.
+FAINT = 1e-9
 ROUNDING = 1e-12
 
 # How often, and with which weight of its neighbours, a row of a given graph is smoothed.
@@ -131,7 +135,8 @@ def smooth(x: Any, graph: sp.csr_array) -> Any:
 
 def overlap(labels: np.ndarray, graph: sp.csr_array, k: int) -> np.ndarray:
     """Share (k, k) of the edges between every two clusters."""
-    member = sp.csr_array(np.eye(k)[labels])
+    rows = np.arange(len(labels))
+    member = sp.csr_array((np.ones(len(rows)), (rows, labels)), shape=(len(rows), k))
     edges = (member.T @ graph @ member).toarray()
     return edges / max(edges.sum(), np.finfo(np.float64).tiny)
 
@@ -167,6 +172,14 @@ def merge(shares: np.ndarray, k: int) -> np.ndarray:
     return number
 
 
+def nearness(kmeans: KMeans, shares: np.ndarray) -> np.ndarray:
+    """What stands for the shares of clusters that no edge connects: less, the farther apart."""
+    size = shares.sum(axis=1)
+    squared = euclidean_distances(kmeans.cluster_centers_.astype(np.float64), squared=True)
+    typical = max(squared.mean(), np.finfo(np.float64).tiny)
+    return np.outer(size, size) / (1.0 + squared / typical)
+
+
 def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
     """Move surplus clusters between the ``k`` merged ones while modularity rises.
 
@@ -186,8 +199,9 @@ def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
             links = np.bincount(number, weights=outside[cluster], minlength=k)
             sizes = np.bincount(number, weights=other, minlength=k)
             gain = links - size[cluster] * sizes
-            best = gain.argmax()
-            if gain[best] > gain[home] + ROUNDING:
+            # Only along edges: where there are none, nothing says that clusters are one.
+            best = np.where(links > 0, gain, -np.inf).argmax()
+            if links[best] > 0 and gain[best] > gain[home] + ROUNDING:
                 number[cluster] = best
                 moved = True
         if not moved:
@@ -205,7 +219,8 @@ def connected_clusters(
     the one with the highest modularity.
     """
     rng = np.random.RandomState(seed)
-    sampled = np.sort(rng.permutation(len(z))[:SAMPLED_ROWS])
+    weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
+    sampled = np.sort(rng.permutation(weighted)[: max(SAMPLED_ROWS, SAMPLED_NEIGHBOURS * k)])
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
     neighbours = neighbour_graph(rows, SAMPLED_NEIGHBOURS)
@@ -218,7 +233,7 @@ def connected_clusters(
             warnings.simplefilter("ignore", ConvergenceWarning)
             kmeans.fit(rows, sample_weight=weight)
         shares = overlap(kmeans.labels_, neighbours, n_clusters)
-        number = refine(shares, merge(shares, k), k)
+        number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
         quality = modularity(overlap(number[kmeans.labels_], neighbours, k))
         if best is None or quality > best[0]:
             best = quality, kmeans, number

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
@@ -86,14 +87,15 @@ def labelled_mixture(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means (k, p), shared covariance (p, p) and weights (k,) of rows with known labels."""
     x = x.astype(np.float64)
-    member = np.eye(k)[labels]
-    if sample_weight is not None:
-        member = member * sample_weight[:, None]
-    size = member.sum(axis=0)
+    weight = np.ones(len(x)) if sample_weight is None else sample_weight
+    member = sp.csr_array((weight, (np.arange(len(x)), labels)), shape=(len(x), k))
+    size = np.bincount(labels, weights=weight, minlength=k)
     filled = np.maximum(size, np.finfo(np.float64).tiny)[:, None]
-    means = np.where(size[:, None] > 0, member.T @ x / filled, x.mean(axis=0))
+    means = np.where(
+        size[:, None] > 0, member.T @ x / filled, np.average(x, axis=0, weights=weight)
+    )
     residual = x - means[labels]
-    covariance = (residual * member.sum(axis=1)[:, None]).T @ residual / size.sum()
+    covariance = (residual * weight[:, None]).T @ residual / size.sum()
     ridge = max(RIDGE * np.trace(covariance) / len(covariance), VARIANCE_FLOOR)
     return means, covariance + ridge * np.eye(len(covariance)), size / size.sum()
 

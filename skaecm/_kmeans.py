@@ -62,7 +62,8 @@ def repaired_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None
             moved = split_and_merge(x, best.cluster_centers_, best.labels_, sample_weight)
             if moved is None:
                 break
-            run = KMeans(k, init=moved, n_init=1).fit(x, sample_weight=sample_weight)
+            run = KMeans(k, init=moved, n_init=1, random_state=seed)
+            run.fit(x, sample_weight=sample_weight)
             improved = run.inertia_ < (1.0 - REPAIR_TOL) * best.inertia_
             best = min(best, run, key=lambda kmeans: kmeans.inertia_)
     return best.cluster_centers_

@@ -276,7 +276,7 @@ class ClusteringNetwork(nn.Module, ABC):
         self.eval()
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
-        for batch in rows.in_order():
+        for batch in rows.pairs():
             terms, g = self.data_terms(batch)
             share = len(batch.x) / len(rows)
             gbar += share * _losses.mean_over_rows(g[: len(batch.x)], batch.weight)
@@ -286,7 +286,7 @@ class ClusteringNetwork(nn.Module, ABC):
         half = max(1, int(SHARE_OF_ROWS * len(rows)))
         self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
         totals["E4"] = _losses.e4(self.alpha, gbar)
-        for batch in rows.in_order():
+        for batch in rows.pairs():
             if batch.partner is None:
                 break
             pairs = _losses.pair_lift(

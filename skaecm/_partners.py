@@ -7,6 +7,7 @@ are learned, and neighbours are what an embedding is pretrained with.
 
 from typing import Any, final
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
 from ._checks import check_augmented
 from ._graph import neighbour_graph
-from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
+from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows, column_moments
 from .autoencoders import check_image_shape
 
 # Rows that tell the background of images.
@@ -36,6 +37,8 @@ class Partners:
 
     Attributes
     ----------
+    graph : CSR array of shape (n, n) or None
+        The neighbours.
     pretraining : Rows
         Transformed rows; with neighbours, if there is a graph.
     training : Rows
@@ -65,7 +68,6 @@ class Partners:
 def make_partners(
     x: Any,
     rows: Rows,
-    deviation: Tensor,
     *,
     augment: Any,
     image_shape: Any,
@@ -74,8 +76,7 @@ def make_partners(
 ) -> Partners:
     """Partners of the checked data ``x`` (n, d), that are also ``rows``.
 
-    ``deviation`` (d,) holds the standard deviations of the columns, ``graph`` the
-    graph that the user gave.
+    ``graph`` is the one that the user gave.
     """
     if n_neighbors is not None and graph is not None:
         raise ValueError(
@@ -94,7 +95,7 @@ def make_partners(
         background = image_background(rows.values(some), shape)
         transform = ImageAugmentation(shape, background)
     elif augment == "noise":
-        transform = NoiseAugmentation(deviation)
+        transform = NoiseAugmentation(column_moments(rows)[1].sqrt().to(rows.dtype))
     elif augment is not None:
 
         def transform(batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -104,6 +105,11 @@ def make_partners(
 
     if n_neighbors is not None:
         graph = neighbour_graph(x, n_neighbors)
+    if graph is not None and rows.weight is not None:
+        # A row of no weight is nobody's partner.
+        kept = (rows.weight > 0).cpu().numpy().astype(np.float64)
+        graph = sp.csr_array(graph @ sp.diags(kept))
+        graph.eliminate_zeros()
     if graph is not None and graph.nnz == 0:
         graph = None
     return Partners(rows, graph, transform)

@@ -77,6 +77,10 @@ class Rows(ABC):
         for index in torch.tensor_split(order, n_batches):
             yield self.take(index)
 
+    def pairs(self) -> Iterator[Batch]:
+        """All rows once, with a partner each where there are any, always the same."""
+        return self.in_order()
+
     def in_order(self) -> Iterator[Batch]:
         """All rows once, in their order, a bounded number at a time."""
         for index in torch.arange(len(self), device=self.device).split(
@@ -178,8 +182,8 @@ class AugmentedRows(Rows):
 class PairedRows(Rows):
     """Rows that come with a partner each: a neighbour, a transformed copy, or both.
 
-    The rows themselves are as they are. In their order they come with the same
-    partners every time.
+    The rows themselves are as they are. Without a generator (`pairs`) they come in
+    the same order with the same partners every time.
 
     Parameters
     ----------
@@ -204,8 +208,14 @@ class PairedRows(Rows):
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         return map(self._drawing(generator), self.rows.batches(batch_size, generator))
 
-    def in_order(self) -> Iterator[Batch]:
-        return map(self._drawing(make_generator(0)), self.rows.in_order())
+    def pairs(self) -> Iterator[Batch]:
+        generator = make_generator(0)
+        pair = self._drawing(generator)
+        # Shuffled, since rows that lie together in X may be of one cluster, and pairs
+        # are contrasted with those that come with them.
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        for index in order.split(inference_rows(self.shape[1])):
+            yield pair(self.rows.take(index))
 
     def _drawing(self, generator: torch.Generator) -> Callable[[Batch], Batch]:
         """What gives the rows of a batch their partners, drawn from ``generator``."""

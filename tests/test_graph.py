@@ -12,6 +12,7 @@ from sklearn.datasets import make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score
 
 from skaecm import _graph
+from skaecm._graph import connected_clusters
 from skaecm._initialization import RIDGE, labelled_mixture
 from skaecm._rows import Neighbours
 
@@ -431,7 +432,7 @@ def test_labelled_mixture_class_by_class(seed, dtype, weighted):
     expected /= w.sum()
     expected += RIDGE * np.trace(expected) / 3 * np.eye(3)
     np.testing.assert_allclose(covariance, expected, **EXACT)
-    np.testing.assert_allclose(means[2], wide.mean(axis=0), **EXACT)
+    np.testing.assert_allclose(means[2], np.average(wide, axis=0, weights=w), **EXACT)
     assert weights[2] == 0
     assert {part.dtype for part in (means, covariance, weights)} == {np.dtype(np.float64)}
 
@@ -449,3 +450,21 @@ def test_labelled_mixture_takes_rows_of_weight_zero_for_no_rows(seed):
     without = labelled_mixture(x[weight > 0], labels[weight > 0], 3, None)
     for one, other in zip(with_zeros, without, strict=True):
         np.testing.assert_allclose(one, other, **EXACT)
+
+
+def test_where_no_edge_decides_the_nearest_islands_are_merged(seed):
+    """Six tight islands in three pairs, and no neighbour of a row on another island."""
+    rng = np.random.RandomState(seed)
+    island = np.repeat(np.arange(6), 40)
+    places = np.array([0.0, 1.0, 100.0, 101.0, 200.0, 201.0])[island]
+    z = np.column_stack([places, np.zeros(240)]) + 0.01 * rng.standard_normal((240, 2))
+    labels = connected_clusters(z, 3, seed=seed, sample_weight=None)
+    assert adjusted_rand_score(labels, island // 2) == 1
+
+
+def test_more_clusters_than_the_sample_holds_rows(monkeypatch):
+    monkeypatch.setattr(_graph, "SAMPLED_ROWS", 20)
+    z = np.random.RandomState(0).standard_normal((300, 2))
+    weight = np.zeros(300)
+    weight[:40] = 1.0
+    assert connected_clusters(z, 30, seed=0, sample_weight=weight).shape == (300,)
