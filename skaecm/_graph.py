@@ -45,6 +45,10 @@ SMOOTHING = 0.5
 def check_adjacency(adjacency: Any, n_rows: int) -> sp.csr_array:
     """A user's graph of ``n_rows`` rows as CSR of float64: symmetric, without loops."""
     try:
+        if not sp.issparse(adjacency) and np.ndim(adjacency) == 0:
+            raise TypeError("not an array")
+        shape = adjacency.shape if sp.issparse(adjacency) else np.shape(adjacency)
+        # A vector is a row to some releases of scipy; its own shape is what to name.
         graph = sp.csr_array(adjacency)
         if np.iscomplexobj(graph.data):
             raise TypeError("complex weights")
@@ -54,10 +58,10 @@ def check_adjacency(adjacency: Any, n_rows: int) -> sp.csr_array:
             "adjacency must be a sparse matrix or array of numbers of shape (n_samples, "
             f"n_samples), but is {type(adjacency).__name__}: {error}"
         ) from None
-    if graph.shape != (n_rows, n_rows):
+    if shape != (n_rows, n_rows):
         raise ValueError(
             f"adjacency must have one row and one column for each of the n_samples={n_rows} rows "
-            f"of X, but has shape {graph.shape}. Cross-validation cuts only its rows: for each "
+            f"of X, but has shape {shape}. Cross-validation cuts only its rows: for each "
             "split, cut both sides yourself, adjacency[rows][:, rows], and fit and score in a "
             "loop over the splits."
         )
@@ -66,10 +70,10 @@ def check_adjacency(adjacency: Any, n_rows: int) -> sp.csr_array:
             "The weights in adjacency must be finite and zero or more, but are in "
             f"[{graph.data.min()}, {graph.data.max()}]. Leave out edges of no weight."
         )
-    graph = graph + graph.T
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    return graph
+    edges = (graph + graph.T).tocoo()
+    kept = (edges.row != edges.col) & (edges.data > 0)
+    parts = edges.data[kept], (edges.row[kept], edges.col[kept])
+    return sp.csr_array(parts, shape=(n_rows, n_rows))
 
 
 def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:

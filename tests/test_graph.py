@@ -76,7 +76,7 @@ def test_explicit_zeros_and_loops_are_no_edges():
     assert checked.nnz == 2
     np.testing.assert_array_equal(checked.toarray(), [[0, 0, 0], [0, 0, 2], [0, 2, 0]])
     assert graph.nnz == 4
-    assert _graph.check_adjacency(sp.eye_array(3), 3).nnz == 0
+    assert _graph.check_adjacency(sp.identity(3), 3).nnz == 0
 
 
 # Smoothing
