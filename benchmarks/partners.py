@@ -38,7 +38,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 import warnings
 from functools import partial
 from pathlib import Path
@@ -47,6 +46,7 @@ import numpy as np
 import scipy.sparse as sp
 import sklearn
 import torch
+from _environment import environment_python
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -366,19 +366,6 @@ def run(part, name, method, seed, python, limit):
     ]
 
 
-def make_environment(folder):
-    """The interpreter of the peers' environment in ``folder``, made if it is not there."""
-    folder = folder.resolve()
-    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    installed = folder / "installed.txt"
-    wanted = "\n".join(PEER_PACKAGES)
-    if not installed.exists() or installed.read_text() != wanted:
-        venv.create(folder, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        installed.write_text(wanted)
-    return python
-
-
 # Rows and table
 # --------------
 
@@ -463,7 +450,7 @@ def main():
                         continue
                     if (part, name, method, seed) in done:
                         continue
-                    python = partial(make_environment, arguments.peers_folder)
+                    python = partial(environment_python, arguments.peers_folder, PEER_PACKAGES)
                     for row in run(part, name, method, seed, python, arguments.rows):
                         print(json.dumps(row), flush=True)
                         done.add((part, name, row["method"], seed))

@@ -37,7 +37,6 @@ import os
 import subprocess
 import sys
 import time
-import venv
 import warnings
 from itertools import islice, pairwise
 from pathlib import Path
@@ -46,6 +45,7 @@ import numpy as np
 import sklearn
 import torch
 from _cm_speed import COMPARED, data_sets, fit, measure, peak_of_fit, resident_peak
+from _environment import environment_python
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -375,22 +375,9 @@ def achieved(per_second, device):
 # -----
 
 
-def peer_python(folder):
-    """The interpreter of the peers' environment in ``folder``, made if it is not there."""
-    folder = folder.resolve()
-    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    installed = folder / "installed.txt"
-    wanted = "\n".join(PEER_PACKAGES)
-    if not installed.exists() or installed.read_text() != wanted:
-        venv.create(folder, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-        installed.write_text(wanted)
-    return python
-
-
 def hand_over_peers(arguments):
     """Run the part in the environment that has ClustPy."""
-    command = [peer_python(arguments.peers_folder), __file__, "--part", "peers"]
+    command = [environment_python(arguments.peers_folder, PEER_PACKAGES), __file__, "--part", "peers"]
     command += ["--repeats", str(arguments.repeats), "--seeds", str(arguments.seeds)]
     command += ["--peer-rows", str(arguments.peer_rows)] + ["--again"] * arguments.again
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
