@@ -377,7 +377,8 @@ def achieved(per_second, device):
 
 def hand_over_peers(arguments):
     """Run the part in the environment that has ClustPy."""
-    command = [environment_python(arguments.peers_folder, PEER_PACKAGES), __file__, "--part", "peers"]
+    python = environment_python(arguments.peers_folder, PEER_PACKAGES)
+    command = [python, __file__, "--part", "peers"]
     command += ["--repeats", str(arguments.repeats), "--seeds", str(arguments.seeds)]
     command += ["--peer-rows", str(arguments.peer_rows)] + ["--again"] * arguments.again
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
