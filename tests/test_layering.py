@@ -47,6 +47,7 @@ ROOMS |= {
 PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
     "metrics": PUBLIC,
+    "inspection": PUBLIC,
     "datasets": PUBLIC,
     "plotting": PUBLIC,
     "_compare": PUBLIC | {"metrics", "datasets", "plotting"},
