@@ -1,4 +1,4 @@
-"""What both estimators share: checks, the walk through a fit, and its results.
+"""What both estimators share in a fit: checks, the walk, and what is learned.
 
 A subclass says how a fit is prepared (`_prepare`) and where a run starts
 (`_start`); everything learned is published here, together, at the end.
@@ -12,21 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    ClusterMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    check_array,
-    check_is_fitted,
-    validate_data,
-)
 
 from . import _mixtures
 from ._checks import (
@@ -38,13 +26,13 @@ from ._checks import (
     unchanged_on_failure,
     warn_about_scales,
 )
+from ._fitted import BaseFittedClusterer
 from ._graph import check_adjacency, smooth
 from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._rows import Rows, column_moments, make_rows
 from ._tensors import (
-    borrow,
     compute_dtype,
     draw_seeds,
     make_generator,
@@ -85,9 +73,7 @@ class Run(NamedTuple):
     history: list[dict[str, Any]]
 
 
-class BaseModuleClusterer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC
-):
+class BaseModuleClusterer(BaseFittedClusterer, ABC):
     """Abstract base of the estimators around a clustering module."""
 
     _parameter_constraints: dict = {
@@ -137,10 +123,6 @@ class BaseModuleClusterer(
     @abstractmethod
     def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
         """Set the attributes that only the subclass has."""
-
-    @abstractmethod
-    def transform(self, X, adjacency=None):
-        """Map X to the space of the module."""
 
     # Fitting
     # -------
@@ -314,19 +296,6 @@ class BaseModuleClusterer(
             graph=graph,
         )
 
-    def _validate(self, X, *, reset: bool):
-        """X as CSR or as a C-ordered array, float32 or float64."""
-        is_uint8 = getattr(X, "dtype", None) == np.uint8
-        x = validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=np.float32 if is_uint8 else [np.float64, np.float32],
-            order="C",
-        )
-        return narrow_indices(x)
-
     def _n_runs(self) -> int:
         """How many starts a fit tries: a start that is given is tried once."""
         return self.n_init if isinstance(self.init, str) else 1
@@ -460,129 +429,6 @@ class BaseModuleClusterer(
                 ConvergenceWarning,
                 stacklevel=4,
             )
-
-    # Using a fit
-    # -----------
-
-    def _validate_new(self, X, adjacency) -> Any:
-        """X of a fitted estimator, mixed with its neighbours where there are edges."""
-        x = self._validate(X, reset=False)
-        if adjacency is None:
-            return x
-        return narrow_indices(smooth(x, check_adjacency(adjacency, x.shape[0])))
-
-    def _apply(self, method: str, X, adjacency) -> np.ndarray:
-        """A method of the network, row by row, on validated X."""
-        x = self._validate_new(X, adjacency)
-        device = resolve_device(self.device)
-        network = borrow(self.module_, device)
-        rows = make_rows(x, None, device, network.dtype)
-        return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
-
-    def predict(self, X, adjacency=None):
-        """Predict the cluster of every row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Index of the cluster with the largest responsibility.
-        """
-        return self.predict_proba(X, adjacency).argmax(axis=1)
-
-    def predict_proba(self, X, adjacency=None):
-        """Responsibilities of the clusters: the module's softmax.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        responsibilities : ndarray of shape (n_samples, k)
-            Rows sum to one.
-        """
-        check_is_fitted(self)
-        return self._apply("proba", X, adjacency)
-
-    def score_samples(self, X, adjacency=None):
-        """Log-likelihood of every row under the implied mixture.
-
-        The mixture has the weights `weights_`, the means `cluster_centers_` and
-        the covariances ``covariances_[j] * I``, all in the space of X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        log_prob : ndarray of shape (n_samples,)
-            Log-densities in nats.
-        """
-        check_is_fitted(self)
-        x = self._validate_new(X, adjacency)
-        return _mixtures.log_density(x, self.weights_, self.cluster_centers_, self.covariances_)
-
-    def score(self, X, y=None, sample_weight=None, adjacency=None):
-        """Mean log-likelihood of X under the implied mixture.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
-        y : Ignored
-            Present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Row weights of the mean.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        log_likelihood : float
-            Nats per row; higher is better. Comparable with
-            ``GaussianMixture(covariance_type="spherical").score``.
-        """
-        log_prob = self.score_samples(X, adjacency)
-        weight, _ = check_weight(sample_weight, log_prob[:, None])
-        return float(np.average(log_prob, weights=weight))
-
-    def _check_code(self, X, width: int, what: str) -> np.ndarray:
-        """A dense array with one column for each of ``width`` coordinates."""
-        check_is_fitted(self)
-        code = check_array(X, dtype=self.cluster_centers_.dtype, order="C")
-        if code.shape[1] != width:
-            raise ValueError(
-                f"X has {code.shape[1]} columns, but inverse_transform of "
-                f"{type(self).__name__} expects the {width} of {what}."
-            )
-        return code
-
-    def _sample(self, n_samples: int, centers: np.ndarray, variances: np.ndarray):
-        """Draw from a mixture with the learned weights."""
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be an integer of at least 1, but is {n_samples!r}.")
-        rng = check_random_state(self.random_state)
-        return _mixtures.sample(n_samples, self.weights_, centers, variances, rng)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 def total_loss(network: ClusteringNetwork, rows: Rows) -> float:

@@ -27,6 +27,7 @@ ROOMS = {
     "_checks": {"_rows"},
     "_partners": {"_augmentation", "_checks", "_graph", "_rows", "autoencoders"},
     "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
+    "_fitted": {"_checks", "_graph", "_mixtures", "_rows", "_tensors", "_training"},
 }
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
