@@ -49,7 +49,8 @@ PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
     "metrics": PUBLIC,
     "inspection": PUBLIC,
-    "datasets": PUBLIC,
+    "_tables": set(),
+    "datasets": PUBLIC | {"_tables"},
     "plotting": PUBLIC,
     "_compare": PUBLIC | {"metrics", "datasets", "plotting"},
     "__main__": PUBLIC | {"metrics", "datasets", "plotting", "_compare"},
