@@ -2,6 +2,7 @@
 
 from ._clustering_module import ClusteringModuleGMM
 from ._deep_clustering import DeepAEClustering
+from ._persistence import load, save
 from ._version import __version__
 
-__all__ = ["ClusteringModuleGMM", "DeepAEClustering", "__version__"]
+__all__ = ["ClusteringModuleGMM", "DeepAEClustering", "__version__", "load", "save"]

@@ -41,7 +41,19 @@ BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
     "_deep_clustering": BELOW,
-    "__init__": {"_clustering_module", "_deep_clustering", "_version"},
+    "_files": set(),
+    "_values": {"autoencoders"},
+    "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
+    "_persistence": {
+        "_clustering_module",
+        "_deep_clustering",
+        "_files",
+        "_modules",
+        "_stored_network",
+        "_values",
+        "_version",
+    },
+    "__init__": {"_clustering_module", "_deep_clustering", "_persistence", "_version"},
 }
 
 # These talk to estimators through public names alone, and no room above knows them.

@@ -1,0 +1,473 @@
+"""Keeping a fit: one file of tensors and a JSON document, read without running code.
+
+The file is in the safetensors format. Its tensors are all that has bytes; its header
+holds the document (the parameters, what was learned, how the network is built, and
+versions) and a checksum over both. Reading knows two estimators, a few layers and a
+closed set of values (`_values.py`), and compares every tensor with what it must be.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from ._clustering_module import ClusteringModuleGMM
+from ._deep_clustering import DeepAEClustering
+from ._files import write_whole
+from ._modules import DeepNetwork
+from ._stored_network import (
+    SETTINGS,
+    check_history,
+    decode_network,
+    decode_training,
+    encode_network,
+    encode_training,
+)
+from ._values import NotKept, Reader, Refusal, Writer, describe
+from ._version import __version__
+
+# Raised when a file of today could not be read as it was meant by the code of before.
+FORMAT = 1
+
+ESTIMATORS = {cls.__name__: cls for cls in (ClusteringModuleGMM, DeepAEClustering)}
+
+# What a fit learns: the axes of an array, or the type of anything else. An attribute
+# that has no place here or below stops `save`, so that none can be forgotten.
+LEARNED: dict[type, dict[str, Any]] = {
+    ClusteringModuleGMM: {
+        "labels_": "n",
+        "cluster_centers_": "kd",
+        "means_": "kd",
+        "weights_": "k",
+        "covariances_": "k",
+        "loss_": float,
+        "history_": list,
+        "loss_curve_": list,
+        "n_iter_": int,
+        "converged_": bool,
+        "n_features_in_": int,
+        "_n_features_out": int,
+    }
+}
+LEARNED[DeepAEClustering] = LEARNED[ClusteringModuleGMM] | {
+    "embedding_centers_": "kp",
+    "embedding_covariances_": "k",
+    "n_components_": int,
+}
+KEPT_APART = {
+    "module_",
+    "autoencoder_",
+    "feature_names_in_",
+    "_training_state",
+    "_sklearn_output_config",
+    "_metadata_request",
+}
+# Callbacks of scikit-learn watch a fit and are no part of it.
+LEFT_OUT = {"_skl_callbacks"}
+
+METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "transform")
+PARTS = {
+    "format",
+    "versions",
+    "estimator",
+    "parameters",
+    "learned",
+    "network",
+    "training",
+    "output",
+    "requests",
+}
+
+
+def save(estimator, path):
+    """Write a fitted estimator to a file.
+
+    The file is in the safetensors format: the weights and arrays as tensors, all
+    else as JSON. Nothing in it is code. An old file at `path` is replaced, at once
+    and only when the new one is complete.
+
+    Parameters
+    ----------
+    estimator : ClusteringModuleGMM or DeepAEClustering
+        The fitted estimator.
+    path : str or path-like
+        The file. Its name is taken as it is; ``.safetensors`` is customary.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is of another class, or has attributes that are not its own.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
+    OSError
+        If the file cannot be written. An old one is then as it was.
+    ImportError
+        If safetensors is not installed (``pip install skaecm[persistence]``).
+
+    See Also
+    --------
+    load : Read the file again.
+    export_onnx : Write what predicts or transforms for other programs.
+
+    Notes
+    -----
+    Kept are all parameters and all that was learned, also that from which
+    `partial_fit` and ``warm_start`` go on, the choice of `set_output`, and the
+    metadata requests. Callbacks of scikit-learn are not kept.
+
+    A parameter that is a function or an object, such as a callable `augment`, a fitted
+    estimator as `init` or a ``joblib.Memory``, is left out: `load` asks for it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> import skaecm
+    >>> X = load_iris().data
+    >>> model = skaecm.ClusteringModuleGMM(k=3, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skaecm.save(model, folder + "/iris.safetensors")
+    ...     again = skaecm.load(folder + "/iris.safetensors")
+    >>> bool((again.predict(X) == model.labels_).all())
+    True
+    """
+    safetensors = need_safetensors()
+    check_kept(estimator)
+    writer = Writer()
+    requests = None
+    if "_metadata_request" in vars(estimator):
+        routing = estimator.get_metadata_routing()
+        requests = {method: getattr(routing, method).requests for method in METHODS}
+    names = [*LEARNED[type(estimator)], *({"feature_names_in_"} & vars(estimator).keys())]
+    document = {
+        "format": FORMAT,
+        "versions": versions(),
+        "estimator": type(estimator).__name__,
+        "parameters": {
+            name: encode_parameter(value, name, writer)
+            for name, value in estimator.get_params(deep=False).items()
+        },
+        "learned": {
+            name: writer.encode(getattr(estimator, name), f"learned.{name}") for name in names
+        },
+        "network": encode_network(estimator.module_, writer),
+        "training": encode_training(estimator._training_state, writer),
+        "output": vars(estimator).get("_sklearn_output_config"),
+        "requests": requests,
+    }
+    text = json.dumps(document, allow_nan=False)
+    metadata = {"skaecm": text, "sha256": checksum(text, writer.tensors)}
+    write_whole(path, safetensors.torch.save(writer.tensors, metadata))
+
+
+def load(path, **given_again):
+    """Read an estimator that `save` wrote.
+
+    No code is executed: not pickled objects, and no name of a file decides what is
+    imported. The estimator is on the CPU, wherever it was fitted.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    **given_again : dict
+        The parameters that the file could not hold, by name. A custom `autoencoder`
+        must be the one of the fit. The others matter only for another fit: a model
+        that is only to predict may get ``augment=None`` or ``init="k-means"``.
+
+    Returns
+    -------
+    estimator : ClusteringModuleGMM or DeepAEClustering
+        The estimator, equal in every learned attribute, bit for bit.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of `save`, is damaged, comes from a later version, or
+        if a parameter must be given again.
+    OSError
+        If the file cannot be read.
+    ImportError
+        If safetensors is not installed (``pip install skaecm[persistence]``).
+
+    See Also
+    --------
+    save : Write the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> import skaecm
+    >>> X = load_iris().data
+    >>> def shaken(batch, generator):
+    ...     return batch + 0.1
+    >>> model = skaecm.ClusteringModuleGMM(k=3, augment=shaken, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     skaecm.save(model, folder + "/iris.safetensors")
+    ...     again = skaecm.load(folder + "/iris.safetensors", augment=shaken)
+    >>> again.augment is shaken
+    True
+    """
+    with refusals_named(path):
+        document, reader = read(path)
+        return decode_estimator(document, reader, given_again)
+
+
+@contextmanager
+def refusals_named(path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file is a ValueError that names it."""
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Refusal as refusal:
+        raise ValueError(f"{path}: {refusal}") from refusal.__cause__
+    except Exception as error:
+        raise ValueError(
+            f"{path}: the file is not one of skaecm.save, or is damaged: {error}. Save the "
+            "estimator again."
+        ) from None
+
+
+# The file
+# --------
+
+
+def need_safetensors():
+    """The module, or what to install."""
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ImportError(
+            "skaecm.save and skaecm.load need safetensors. Install it with "
+            "pip install 'skaecm[persistence]'."
+        ) from None
+    return safetensors
+
+
+def versions() -> dict[str, str]:
+    """Who writes a file."""
+    return {
+        "skaecm": __version__,
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def checksum(text: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of a document and of tensors with their names and shapes."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read(path) -> tuple[dict[str, Any], Reader]:
+    """The document and the tensors of a file, which are as they were written."""
+    safetensors = need_safetensors()
+    with open(path, "rb"):
+        """An OSError in the words of Python, if any."""
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "skaecm" not in metadata:
+                raise Refusal(
+                    "this safetensors file was written by another program, not by skaecm.save."
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        # What the format is not, safetensors may call an error of the system.
+        raise ValueError(error) from None
+    document = json.loads(
+        metadata["skaecm"], parse_constant=no_number, object_pairs_hook=unique_keys
+    )
+    if document["format"] != FORMAT:
+        raise Refusal(
+            f"the file has format {document['format']}, written by skaecm "
+            f"{document['versions']['skaecm']}, but skaecm {__version__} reads format {FORMAT}. "
+            "Upgrade skaecm."
+        )
+    if metadata.get("sha256") != checksum(metadata["skaecm"], tensors):
+        raise ValueError("its content does not have its checksum")
+    if document.keys() != PARTS:
+        raise ValueError(f"its parts are {sorted(document)}")
+    return document, Reader(tensors)
+
+
+def no_number(constant: str) -> Any:
+    """JSON has no NaN and no infinities."""
+    raise ValueError(f"{constant} is not JSON")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, no key of which comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+# The estimator
+# -------------
+
+
+def check_kept(estimator) -> None:
+    """Raise if `save` would not keep all of ``estimator``."""
+    if type(estimator) not in LEARNED:
+        raise TypeError(
+            "skaecm.save keeps a fitted ClusteringModuleGMM or DeepAEClustering, but got a "
+            f"{type(estimator).__name__}. Of a Pipeline save the last step, pipeline[-1], of a "
+            "search its best_estimator_."
+        )
+    check_is_fitted(estimator)
+    known = {*estimator.get_params(deep=False), *LEARNED[type(estimator)], *KEPT_APART, *LEFT_OUT}
+    check_known(estimator, vars(estimator).keys() - known)
+    for module in estimator.module_.modules():
+        if type(module) in SETTINGS:
+            plain = {name for name in vars(module) if not name.startswith("_")} - {"training"}
+            check_known(module, plain ^ SETTINGS[type(module)].keys())
+
+
+def check_known(owner: Any, unknown: set[str]) -> None:
+    """Raise if there are attributes that a file has no place for."""
+    if unknown:
+        raise TypeError(
+            f"skaecm.save does not know these attributes of {type(owner).__name__}, which would "
+            f"be lost: {', '.join(sorted(unknown))}. Delete them, or keep them elsewhere."
+        )
+
+
+def encode_parameter(value: Any, name: str, writer: Writer) -> Any:
+    """A parameter, or what it is if a file cannot hold it."""
+    own = Writer()
+    try:
+        code = own.encode(value, f"parameters.{name}")
+    except NotKept:
+        return {"given again": describe(value)}
+    writer.tensors |= own.tensors
+    return code
+
+
+def decode_estimator(
+    document: dict[str, Any], reader: Reader, given: dict[str, Any]
+) -> BaseEstimator:
+    """The estimator that a document and its tensors describe."""
+    cls = ESTIMATORS[document["estimator"]]
+    codes = document["parameters"]
+    unknown = sorted(codes.keys() - set(cls._get_param_names()))
+    if unknown:
+        raise Refusal(
+            f"the file was written by skaecm {document['versions']['skaecm']}, whose "
+            f"{cls.__name__} has parameters that skaecm {__version__} does not know: "
+            f"{', '.join(unknown)}. Upgrade skaecm."
+        )
+    left_out = {
+        name: str(code["given again"])
+        for name, code in codes.items()
+        if isinstance(code, dict) and "given again" in code
+    }
+    is_custom = document["network"]["layers"] is None
+    asked = {"autoencoder": "a custom one"} | left_out if is_custom else left_out
+    check_given(asked, given, is_custom)
+    parameters = {
+        name: given[name] if name in left_out else reader.decode(code)
+        for name, code in codes.items()
+    }
+    estimator = cls(**parameters)
+    set_learned(estimator, document["learned"], reader)
+    recipe = given["autoencoder"] if is_custom else None
+    estimator.module_ = decode_network(estimator, document["network"], reader, recipe)
+    if isinstance(estimator.module_, DeepNetwork):
+        estimator.autoencoder_ = estimator.module_.autoencoder
+    estimator._training_state = decode_training(estimator, document["training"], reader)
+    set_options(estimator, document["output"], document["requests"])
+    if reader.unread:
+        raise ValueError(f"it has needless tensors {sorted(reader.unread)}")
+    return estimator
+
+
+def check_given(asked: dict[str, str], given: dict[str, Any], is_custom: bool) -> None:
+    """Raise if a parameter that the file could not hold is not given again, or another is."""
+    missing = {name: what for name, what in asked.items() if name not in given}
+    if missing:
+        what = ", ".join(f"{name} ({what})" for name, what in missing.items())
+        call = ", ".join(f"{name}=..." for name in missing)
+        raise Refusal(
+            f"a file cannot hold {what}: give it again, skaecm.load(path, {call}). What builds "
+            "the network must be that of the fit; all else matters only for another fit, and "
+            "may be another value that the parameter allows."
+        )
+    surplus = sorted(given.keys() - asked.keys())
+    if surplus:
+        raise Refusal(
+            f"load takes only what the file could not hold ({', '.join(asked) or 'nothing'}), "
+            f"but was given {', '.join(surplus)}. Use set_params on the loaded estimator."
+        )
+    if is_custom and not callable(given["autoencoder"]):
+        raise Refusal(
+            "the file holds the weights of a custom autoencoder, so autoencoder must be the "
+            f"callable of the fit, which builds it, but is {given['autoencoder']!r}."
+        )
+
+
+def set_learned(estimator, codes: dict[str, Any], reader: Reader) -> None:
+    """Set what was learned, of the types and shapes that it has after a fit."""
+    table = LEARNED[type(estimator)]
+    if codes.keys() - {"feature_names_in_"} != table.keys():
+        raise ValueError(f"its learned attributes are {sorted(codes)}")
+    values = {name: reader.decode(code) for name, code in codes.items()}
+    k, n_features = values["cluster_centers_"].shape
+    sizes = {"n": len(values["labels_"]), "k": k, "d": n_features}
+    if "n_components_" in table:
+        sizes["p"] = values["embedding_centers_"].shape[1]
+    dtype = values["cluster_centers_"].dtype
+    for name, kind in table.items():
+        value = values[name]
+        if isinstance(kind, str):
+            expected = np.dtype(np.int64) if name == "labels_" else dtype
+            is_right = value.shape == tuple(sizes[axis] for axis in kind)
+            is_right = is_right and value.dtype == expected and expected.char in "fdl"
+        else:
+            is_right = type(value) is kind
+        if not is_right:
+            raise ValueError(f"{name} is of the wrong type or shape")
+        setattr(estimator, name, value)
+    widths = {"n_features_in_": n_features, "_n_features_out": sizes.get("p", k)}
+    if "p" in sizes:
+        widths["n_components_"] = sizes["p"]
+    for name, width in widths.items():
+        if values[name] != width:
+            raise ValueError(f"{name} is {values[name]}, not {width}")
+    check_history(values["history_"])
+    if any(type(loss) is not float for loss in values["loss_curve_"]):
+        raise ValueError("loss_curve_ holds more than numbers")
+    if "feature_names_in_" in codes:
+        names = values["feature_names_in_"]
+        if names.dtype != object or names.shape != (n_features,):
+            raise ValueError("feature_names_in_ are not one for each feature")
+        estimator.feature_names_in_ = names
+
+
+def set_options(estimator, output: Any, requests: Any) -> None:
+    """Set the choice of `set_output`, and the metadata requests, where there are any."""
+    if output is not None:
+        estimator.set_output(**output)
+        if output.keys() != {"transform"} or not isinstance(output["transform"], str | None):
+            raise ValueError(f"the choice of output is {output}")
+    if requests is not None:
+        with sklearn.config_context(enable_metadata_routing=True):
+            for method in METHODS:
+                getattr(estimator, f"set_{method}_request")(**requests[method])
