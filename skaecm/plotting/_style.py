@@ -1,0 +1,228 @@
+"""What all displays share: matplotlib on demand, axes, colours, names on an axis, checks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_array, check_is_fitted
+
+# The colours of Okabe and Ito, which the colour-blind can tell apart, in an order that puts
+# the best seen on white and on black first; a grey stands for their black.
+PALETTE = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#8C8C8C",
+    "#F0E442",
+)
+
+# Beyond them a map whose lightness rises evenly, less its ends, which are too near to
+# black and to white; and markers, since near colours of it are alike. Steps of the golden
+# ratio keep clusters apart in it that follow each other.
+MANY = "plasma"
+MANY_RANGE = (0.3, 0.92)
+GOLDEN = (5**0.5 - 1) / 2
+MARKERS = "osD^vP"
+
+# Names beside each other on an axis, and cells beside each other with a number in each,
+# that can be read.
+MAX_NAMES = 40
+MAX_NUMBERS = 15
+MAX_LETTERS = 24
+
+
+class Display(ABC):
+    """Abstract base of the displays: what was computed, and a way to draw it."""
+
+    @abstractmethod
+    def plot(self, ax=None):
+        """Draw on ``ax`` or a new figure; sets `ax_` and `figure_`."""
+
+    def _start(self, ax: Any) -> Any:
+        """The axes to draw on, new ones in a figure of their own if ``ax`` is None."""
+        require_matplotlib(type(self).__name__)
+        from matplotlib.axes import Axes
+
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained")
+        elif not isinstance(ax, Axes):
+            raise ValueError(
+                f"ax must be one matplotlib Axes or None, but is {type(ax).__name__}. Of an "
+                "array of axes pass one, such as axes[0]."
+            )
+        self.ax_ = ax
+        self.figure_ = ax.get_figure()
+        return ax
+
+
+def require_matplotlib(name: str) -> None:
+    """ImportError that says what to install if there is no matplotlib."""
+    try:
+        import matplotlib.axes  # noqa: F401
+    except ImportError:
+        raise ImportError(
+            f"{name} needs matplotlib. Install it with pip install 'skaecm[plots]'."
+        ) from None
+
+
+# What a display is made from
+# ---------------------------
+
+
+def fitted(estimator: Any, what: str, *attributes: str) -> Any:
+    """The fitted estimator, of a Pipeline its last step; it has one of ``attributes``."""
+    check_is_fitted(estimator)
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if attributes and not any(hasattr(last, name) for name in attributes):
+        raise ValueError(
+            f"estimator must have {what} ({' or '.join(attributes)}), but is "
+            f"{type(last).__name__}. Use an estimator of skaecm, or a Pipeline that ends in one."
+        )
+    return last
+
+
+def first_steps(estimator: Any, X: Any) -> Any:
+    """X as the last step of a Pipeline sees it; else X."""
+    if isinstance(estimator, Pipeline) and len(estimator) > 1:
+        return estimator[:-1].transform(X)
+    return X
+
+
+def as_labels(name: str, labels: Any, n_rows: int | None = None) -> np.ndarray:
+    """Labels as a vector, of ``n_rows`` if that is known."""
+    array = check_array(
+        labels, ensure_2d=False, allow_nd=True, dtype=None, input_name=name, ensure_min_samples=1
+    )
+    if array.ndim != 1 or n_rows not in (None, len(array)):
+        length = "n_samples" if n_rows is None else f"n_samples={n_rows}"
+        raise ValueError(
+            f"{name} must have shape ({length},), one label for every row, but has shape "
+            f"{array.shape}."
+        )
+    return array
+
+
+def as_matrix(name: str, matrix: Any, shape: tuple[int | None, int | None]) -> np.ndarray:
+    """A matrix of float64 of ``shape``, None standing for any size."""
+    array = check_array(matrix, dtype=np.float64, input_name=name, ensure_2d=False, allow_nd=True)
+    if array.ndim != 2 or any(
+        want not in (None, have) for want, have in zip(shape, array.shape, strict=True)
+    ):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), but has shape {array.shape}.")
+    return array
+
+
+def check_numbered(labels: np.ndarray, k: int, given: str) -> None:
+    """Raise unless labels are numbers of the ``k`` clusters that ``given`` describes."""
+    if labels.dtype.kind not in "iub" or not ((labels >= 0) & (labels < k)).all():
+        raise ValueError(
+            f"With {given} of k={k} clusters, labels must be integers from 0 to {k - 1}, but "
+            f"hold {np.unique(labels)[[0, -1]].tolist()}. Number the clusters as {given} does, "
+            f"or leave {given} out."
+        )
+
+
+# What is drawn
+# -------------
+
+
+def cluster_colors(k: int) -> np.ndarray:
+    """Colours (k, 4) of ``k`` clusters."""
+    import matplotlib
+
+    if k <= len(PALETTE):
+        return matplotlib.colors.to_rgba_array(PALETTE[:k])
+    place = np.argsort(np.argsort(np.arange(k) * GOLDEN % 1))
+    return matplotlib.colormaps[MANY](np.linspace(*MANY_RANGE, k))[place]
+
+
+def cluster_markers(k: int) -> str:
+    """Markers of ``k`` clusters: all alike where colours are enough."""
+    return MARKERS[0] * k if k <= len(PALETTE) else (MARKERS * k)[:k]
+
+
+def line_color() -> str:
+    """What stands out from the background: the colour of text."""
+    import matplotlib
+
+    return matplotlib.rcParams["text.color"]
+
+
+def style(kind: str, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``given`` over ``defaults``, whatever the aliases of a ``kind`` of artist."""
+    import matplotlib.cbook
+    import matplotlib.collections
+    import matplotlib.image
+    import matplotlib.lines
+    import matplotlib.patches
+
+    artist = {
+        "line": matplotlib.lines.Line2D,
+        "points": matplotlib.collections.PathCollection,
+        "bars": matplotlib.patches.Rectangle,
+        "image": matplotlib.image.AxesImage,
+    }[kind]
+    return defaults | matplotlib.cbook.normalize_kwargs(given, artist)
+
+
+def font_size(n_texts: int) -> str:
+    """Size at which so many texts fit beside each other."""
+    if n_texts <= 12:
+        return "medium"
+    return "small" if n_texts <= 20 else "xx-small"
+
+
+def add_legend(ax: Any, is_own: bool, **kwargs: Any) -> None:
+    """A legend beside the axes of a figure of our own, which makes room; else inside."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if is_own else {"loc": "best"}
+    ax.legend(**place, fontsize="small", title_fontsize="small", **kwargs)
+
+
+def name_ticks(axis: Any, names: Sequence[Any]) -> None:
+    """A tick for every name at 0, 1, ..., or for as many of them as can be read."""
+    step = ceil(len(names) / MAX_NAMES)
+    shown = [str(name) for name in names[::step]]
+    shown = [s if len(s) <= MAX_LETTERS else f"{s[: MAX_LETTERS - 3]}..." for s in shown]
+    is_long = sum(map(len, shown)) > MAX_NAMES
+    axis.set_ticks(
+        range(0, len(names), step),
+        shown,
+        fontsize=font_size(len(shown)),
+        rotation=90 if is_long and axis.axis_name == "x" else 0,
+    )
+
+
+def draw_matrix(
+    ax: Any,
+    matrix: np.ndarray,
+    given: dict[str, Any],
+    *,
+    numbers: np.ndarray | None = None,
+    number_format: str = "",
+    **look: Any,
+) -> Any:
+    """A heat map, with ``numbers`` written into its cells where they can be read."""
+    image = ax.imshow(matrix, **style("image", {"aspect": "auto", **look}, given))
+    if numbers is not None and max(matrix.shape) <= MAX_NUMBERS:
+        for (i, j), number in np.ndenumerate(numbers):
+            red, green, blue, _ = image.to_rgba(matrix[i, j])
+            is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+            ax.text(
+                j,
+                i,
+                format(number, number_format),
+                ha="center",
+                va="center",
+                color="black" if is_light else "white",
+                fontsize="small" if max(matrix.shape) <= 10 else "x-small",
+            )
+    return image
