@@ -31,6 +31,7 @@ from ._graph import check_adjacency, smooth
 from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
+from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._rows import Rows, column_moments, make_rows
 from ._tensors import (
     compute_dtype,
@@ -40,7 +41,7 @@ from ._tensors import (
     rest_on_cpu,
     to_numpy,
 )
-from ._training import Report, Training, apply, check_finite
+from ._training import Training, apply, check_finite
 
 # batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
 # and no more than `_largest_batch`, so that a few dozen epochs are enough for small
@@ -73,7 +74,7 @@ class Run(NamedTuple):
     history: list[dict[str, Any]]
 
 
-class BaseModuleClusterer(BaseFittedClusterer, ABC):
+class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     """Abstract base of the estimators around a clustering module."""
 
     _parameter_constraints: dict = {
@@ -94,6 +95,7 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        "callback": [callable, None],
     }
 
     _largest_batch: int = 256
@@ -111,18 +113,22 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         """The strength of the prior, its default resolved."""
 
     @abstractmethod
-    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+    def _prepare(
+        self, data: Data, seed: int, watch: Watch = UNWATCHED
+    ) -> tuple[Any, list[dict[str, Any]]]:
         """What all runs of a fit share, and its history."""
 
     @abstractmethod
     def _start(
-        self, prepared: Any, data: Data, seed: int
+        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
         """The network from which one run starts, free to be trained, and its history."""
 
     @abstractmethod
-    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
-        """Set the attributes that only the subclass has."""
+    def _learned_own(
+        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+    ) -> dict[str, Any]:
+        """The learned attributes that only the subclass has."""
 
     # Fitting
     # -------
@@ -137,8 +143,8 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
             Rows to cluster, at least `k`. float32 and float64 are kept, arrays
             of uint8 computed in float32, everything else in float64. Sparse input is
             never densified as a whole.
-        y : Ignored
-            Present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            Nothing is learned from it. Callbacks of scikit-learn get it, to score with.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, zero or more; they are scaled to mean one.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
@@ -156,30 +162,35 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         ------
         ValueError
             If X or a parameter is not as described, or the loss stops being
-            finite. The estimator is then as it was before the call.
+            finite. The estimator is then as it was before the call, as it is after
+            an exception of a callback.
 
         Warns
         -----
         ConvergenceWarning
-            If the loss was still falling after `max_iter` epochs, or fewer than
-            `k` clusters hold rows.
+            If the loss was still falling after `max_iter` epochs (not if a callback
+            stopped the fit), or fewer than `k` clusters hold rows.
         UserWarning
             If all rows are equal, or columns are on very different scales.
         """
+        watch = self._watch("fit", X, y, sample_weight, self._n_runs())
         with unchanged_on_failure(self):
             data = self._check_data(X, sample_weight, adjacency, reset=True)
             seeds = draw_seeds(self.random_state, 1 + self._n_runs())
             if self.warm_start and hasattr(self, "module_"):
-                history: list[dict[str, Any]] = []
-                runs = [self._run(self._resume(data), [], data, seeds[1])]
-            else:
-                prepared, history = self._prepare(data, seeds[0])
                 runs = [
-                    self._run(*self._start(prepared, data, seed), data, seed) for seed in seeds[1:]
+                    self._run(self._resume(data), [], data, seed, watch)
+                    for seed in watch.runs(seeds[1:2])
                 ]
-            best = min(runs, key=lambda run: run.loss)
-            self._publish(best._replace(history=history + best.history), data, renumber=True)
-        self._warn_about_result()
+            else:
+                prepared, history = self._prepare(data, seeds[0], watch)
+                runs = []
+                for seed in watch.runs(seeds[1:]):
+                    network, started = self._start(prepared, data, seed, watch)
+                    runs.append(self._run(network, history + started, data, seed, watch))
+            self._publish(min(runs, key=lambda run: run.loss), data)
+            watch.finish()
+        self._warn_about_result(stopped=watch.stopped)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None, adjacency=None):
@@ -189,8 +200,8 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to cluster.
-        y : Ignored
-            Present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, as in `fit`.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
@@ -201,7 +212,7 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         X_new : ndarray of shape (n_samples, n_features_out)
             As `transform` gives it.
         """
-        self.fit(X, sample_weight=sample_weight, adjacency=adjacency)
+        self.fit(X, y, sample_weight=sample_weight, adjacency=adjacency)
         return self.transform(X, adjacency=adjacency)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -220,8 +231,8 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             A block of rows; the first must hold at least `k`.
-        y : Ignored
-            Present for API consistency.
+        y : array-like of shape (n_samples,), default=None
+            As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one within the block.
 
@@ -237,15 +248,16 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         """
         self._validate_params()
         first = not hasattr(self, "module_")
+        watch = self._watch("partial_fit", X, y, sample_weight, 1)
         with unchanged_on_failure(self):
             data = self._check_data(X, sample_weight, None, reset=first)
             seed, start_seed = draw_seeds(self.random_state, 2)
             if first:
-                prepared, history = self._prepare(data, seed)
-                network, start_history = self._start(prepared, data, start_seed)
+                prepared, history = self._prepare(data, seed, watch)
+                network, start_history = self._start(prepared, data, start_seed, watch)
                 loss = total_loss(network, data.partners.training)
                 run = Run(network, loss, False, 0, history + start_history)
-                self._publish(run, data, renumber=True)
+                self._publish(run, data)
             else:
                 network = self._resume(data)
                 training = self._make_training(network, data.rows, start_seed)
@@ -254,11 +266,27 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
                     training.epoch = self.n_iter_ + 1
                 else:
                     training.load_state_dict(self._training_state)
-                loss = training.run_epoch(data.partners.training, report=self._report)
-                history = [*self.history_, training.history[-1] | {"epoch": self.n_iter_ + 1}]
-                self._publish(Run(network, loss, False, self.n_iter_ + 1, history), data)
+                with watch.phase("training", 1) as phase:
+                    phase.begin()
+                    loss = training.run_epoch(data.partners.training)
+                    row = training.history[-1] | {"epoch": self.n_iter_ + 1}
+                    phase.end(row)
+                run = Run(network, loss, False, self.n_iter_ + 1, [*self.history_, row])
+                self._publish(run, data, renumber=False)
                 self._training_state = rest_on_cpu(training.state_dict())
+            watch.finish()
         return self
+
+    def _watch(self, method: str, X, y, sample_weight, n_runs: int) -> Watch:
+        return watch_fit(
+            self,
+            method,
+            X=X,
+            y=y,
+            sample_weight=sample_weight,
+            n_runs=n_runs,
+            n_phases=self._n_phases(),
+        )
 
     def _check_data(self, X, sample_weight, adjacency, *, reset: bool) -> Data:
         """Check X, its weights, its graph and the parameters; for a fit or one more pass."""
@@ -299,6 +327,10 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
     def _n_runs(self) -> int:
         """How many starts a fit tries: a start that is given is tried once."""
         return self.n_init if isinstance(self.init, str) else 1
+
+    def _n_phases(self) -> int:
+        """How many phases of a fit may have epochs."""
+        return self._n_runs()
 
     def _resume(self, data: Data) -> ClusteringNetwork:
         """A copy of the fitted network, under the present parameters, to train on."""
@@ -343,34 +375,32 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         )
 
     def _run(
-        self, network: ClusteringNetwork, history: list[dict[str, Any]], data: Data, seed: int
+        self,
+        network: ClusteringNetwork,
+        history: list[dict[str, Any]],
+        data: Data,
+        seed: int,
+        watch: Watch,
     ) -> Run:
         """Train ``network`` in place: epochs, then the averaging epoch."""
         rows = data.partners.training
         training = self._make_training(network, rows, seed)
-        converged = training.run(
-            rows, report=self._report, **self._stopping_settings(self.max_iter)
-        )
-        n_iter = training.epoch
-        if n_iter:
-            training.run_averaging_epoch(rows, report=self._report)
-        loss = total_loss(network, rows)
-        return Run(network, loss, converged, n_iter, history + training.history)
+        converged = False
 
-    @property
-    def _report(self) -> Report | None:
-        """What to do with a row of the history as it comes: nothing, or print it."""
-        if not self.verbose:
-            return None
-        name = type(self).__name__
+        def run_of(network: ClusteringNetwork) -> Run:
+            n_iter = sum(row["phase"] == "training" for row in training.history)
+            loss = total_loss(network, rows)
+            return Run(network, loss, converged, n_iter, history + training.history)
 
-        def report(row: dict[str, Any]) -> None:
-            terms = ", ".join(
-                f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float)
-            )
-            print(f"[{name}] {row['phase']} {row['epoch']}: {terms}", flush=True)
+        def learned() -> dict[str, Any]:
+            return self._learned(run_of(copy.deepcopy(network)), data)
 
-        return report
+        with watch.phase("training", self.max_iter + 1, learned) as phase:
+            flat = training.run(rows, watch=phase, **self._stopping_settings(self.max_iter))
+            converged = flat and not phase.stopped
+            if training.epoch and not phase.stopped:
+                training.run_averaging_epoch(rows, watch=phase)
+        return run_of(network)
 
     # Publishing
     # ----------
@@ -384,8 +414,8 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         network.clustering.reorder(torch.from_numpy(order).to(rows.device))
         return apply(network.labels, rows)
 
-    def _publish(self, run: Run, data: Data, *, renumber: bool = False) -> None:
-        """Set everything learned, from the network as it now is."""
+    def _learned(self, run: Run, data: Data, *, renumber: bool = True) -> dict[str, Any]:
+        """All learned attributes, by name, from the network as it now is."""
         network, rows = run.network.eval(), data.rows
         found, outer, inner = network.describe(rows)
         labels = to_numpy(found)
@@ -395,22 +425,29 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
         standardizer = network.standardizer
         dtype = data.x.dtype
         variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
-        self.module_: ClusteringNetwork = network
-        self.labels_ = labels
-        centers = standardizer.inverse(network.prototypes())
-        self.cluster_centers_ = np.array(to_numpy(centers), dtype=dtype)
-        self.means_ = self.cluster_centers_
-        self.weights_ = np.array(to_numpy(network.clustering.gbar), dtype=dtype)
-        self.covariances_ = np.full(self.k, variance, dtype=dtype)
-        self.loss_ = run.loss
-        self.history_ = run.history
-        self.loss_curve_ = [row["loss"] for row in run.history if row["phase"] == "training"]
-        self.n_iter_ = run.n_iter
-        self.converged_ = run.converged
-        self._publish_own(network, inner)
-        self._training_state = None
+        centers = np.array(to_numpy(standardizer.inverse(network.prototypes())), dtype=dtype)
+        return {
+            "module_": network,
+            "labels_": labels,
+            "cluster_centers_": centers,
+            "means_": centers,
+            "weights_": np.array(to_numpy(network.clustering.gbar), dtype=dtype),
+            "covariances_": np.full(self.k, variance, dtype=dtype),
+            "loss_": run.loss,
+            "history_": run.history,
+            "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
+            "n_iter_": run.n_iter,
+            "converged_": run.converged,
+            **self._learned_own(network, dtype, inner),
+            "_training_state": None,
+        }
 
-    def _warn_about_result(self) -> None:
+    def _publish(self, run: Run, data: Data, *, renumber: bool = True) -> None:
+        """Set everything learned, together."""
+        for name, value in self._learned(run, data, renumber=renumber).items():
+            setattr(self, name, value)
+
+    def _warn_about_result(self, *, stopped: bool) -> None:
         """Say what a user would want to know about a finished fit."""
         n_found = len(np.unique(self.labels_))
         if n_found < self.k:
@@ -422,7 +459,7 @@ class BaseModuleClusterer(BaseFittedClusterer, ABC):
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        if self.max_iter > 0 and not self.converged_:
+        if self.max_iter > 0 and not self.converged_ and not stopped:
             warnings.warn(
                 f"The loss was still falling after max_iter={self.max_iter} epochs. "
                 "Increase max_iter, or tol to stop earlier.",

@@ -16,6 +16,7 @@ from ._base import BaseModuleClusterer, Data, make_module
 from ._checks import check_same, fitted_init, init_centers, strengths
 from ._kmeans import repaired_centroids, sample_rows
 from ._modules import ClusteringNetwork, ShallowNetwork
+from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
 
 
@@ -111,7 +112,13 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     random_state : int, RandomState instance or None, default=None
         Seed of the starts and of the order of rows.
     verbose : int, default=0
-        Whether to print a line for every epoch.
+        Whether to show progress on stderr: a bar for every phase, by tqdm (``pip install
+        skaecm[progress]``), else a line for every epoch.
+    callback : callable, default=None
+        Called after every epoch with a new dict: the row of `history_`, and "run", the
+        number of the start, from 1. A true result stops the fit: the estimator then
+        has what was trained so far, without the averaging epoch, and `converged_` is
+        False.
 
     Attributes
     ----------
@@ -134,7 +141,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         Mean loss of every epoch of the best run.
     history_ : list of dict
         One dict an epoch: "phase" ("training" or "averaging"), "epoch", "loss" and
-        its terms "E1" to "E4", and "pairs" where rows have partners.
+        its terms "E1" to "E4", and "pairs" where rows have partners; then "changed",
+        the share of rows whose cluster is another than in the epoch before (in the
+        first epoch: than at the start), which passes of `partial_fit` do not have.
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int
@@ -198,6 +207,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         warm_start=False,
         random_state=None,
         verbose=0,
+        callback=None,
     ):
         self.k = k
         self.alpha = alpha
@@ -217,6 +227,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.callback = callback
 
     def _alpha(self) -> Any:
         return self.alpha
@@ -237,11 +248,13 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         elif not isinstance(init, str):
             init_centers(init, self.k, n_features, data.x.dtype)
 
-    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+    def _prepare(
+        self, data: Data, seed: int, watch: Watch = UNWATCHED
+    ) -> tuple[Any, list[dict[str, Any]]]:
         return fitted_init(self.init), []
 
     def _start(
-        self, prepared: Any, data: Data, seed: int
+        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
         if isinstance(prepared, ClusteringModuleGMM):
             return self._adopt(prepared.module_, data), []
@@ -278,7 +291,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
                     "the module cannot hold exactly: the start takes its weighted mean "
                     "covariance. With covariance_type='tied' the start is exact.",
                     UserWarning,
-                    stacklevel=6,
+                    stacklevel=5,
                 )
             precision = starts.shared_precision(init) * scale**2
             return starts.tied_encoder((init.means_ - offset) / scale, precision, init.weights_)
@@ -290,8 +303,10 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         variance = starts.within_variance(x, centers, weight) / scale**2
         return starts.posterior_encoder(means, max(variance, _mixtures.VARIANCE_FLOOR))
 
-    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
-        self._n_features_out = self.k
+    def _learned_own(
+        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+    ) -> dict[str, Any]:
+        return {"_n_features_out": self.k}
 
     def transform(self, X, adjacency=None):
         """Code of X: the responsibilities, as `predict_proba`.

@@ -5,7 +5,6 @@ import warnings
 from numbers import Integral, Real
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -25,7 +24,8 @@ from ._modules import (
     ShallowNetwork,
     Standardizer,
 )
-from ._pretraining import Recipe, pretrain
+from ._pretraining import Recipe, pretrain_once
+from ._progress import UNWATCHED, Watch
 from ._rows import Rows, make_rows
 from ._tensors import borrow, make_generator, resolve_device, to_numpy
 from ._training import Training, apply
@@ -161,7 +161,14 @@ class DeepAEClustering(BaseModuleClusterer):
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the starts and the order of rows.
     verbose : int, default=0
-        Whether to print a line for every epoch.
+        Whether to show progress on stderr: a bar for every phase, by tqdm (``pip install
+        skaecm[progress]``), else a line for every epoch.
+    callback : callable, default=None
+        Called after every epoch with a new dict: the row of `history_`, and "run", the
+        number of the start, from 1, or 0 while pretraining. A true result stops the fit:
+        the estimator then has what was trained so far, without the averaging epoch (after
+        a stop while pretraining that is the start of joint training), and `converged_`
+        is False.
 
     Attributes
     ----------
@@ -197,7 +204,9 @@ class DeepAEClustering(BaseModuleClusterer):
         trained alone, "training" or "averaging"), "epoch", "loss" and its terms
         "reconstruction", "E1", "E2", "E3" (where centroids need not be
         orthonormal), "orthonormality", "E4", and with partners "pairs" and
-        "contrast", each times its weight.
+        "contrast", each times its weight; after pretraining then "changed", the share
+        of rows whose cluster is another than in the epoch before (in the first epoch:
+        than at the start), which passes of `partial_fit` do not have.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -280,6 +289,7 @@ class DeepAEClustering(BaseModuleClusterer):
         warm_start=False,
         random_state=None,
         verbose=0,
+        callback=None,
     ):
         self.k = k
         self.n_components = n_components
@@ -306,9 +316,15 @@ class DeepAEClustering(BaseModuleClusterer):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.callback = callback
 
     def _n_runs(self) -> int:
         return self.n_init if isinstance(self.init, str | Autoencoder) else 1
+
+    def _n_phases(self) -> int:
+        """Pretraining, and in every run the module alone, where it is trained, and the rest."""
+        is_published = isinstance(self.init, str) and self.init == "pinv"
+        return 1 + self._n_runs() * (1 + is_published)
 
     def _alpha(self) -> Any:
         return ALPHA_TIMES_K / self.k if self.alpha is None else self.alpha
@@ -362,7 +378,9 @@ class DeepAEClustering(BaseModuleClusterer):
             f"estimator with cluster_centers_ or means_, but is a {type(mixture).__name__}."
         )
 
-    def _prepare(self, data: Data, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+    def _prepare(
+        self, data: Data, seed: int, watch: Watch = UNWATCHED
+    ) -> tuple[Any, list[dict[str, Any]]]:
         init = fitted_init(self.init)
         if isinstance(init, DeepAEClustering):
             return init.module_, []
@@ -373,24 +391,20 @@ class DeepAEClustering(BaseModuleClusterer):
         if self.memory is not None:
             check_picklable("autoencoder", self._recipe())
             check_picklable("augment", self.augment)
-        cached = check_memory(self.memory).cache(
-            pretrain, ignore=["rows", "standardizer", "report"]
-        )
         views = data.partners.graph, self.augment, self.image_shape
-        key = (
-            None if self.memory is None else joblib.hash((data.x, data.weight, str(device), views))
-        )
-        autoencoder, history = cached(
-            rows=data.partners.pretraining,
-            data_key=key,
-            recipe=self._recipe(),
-            standardizer=data.standardizer,
-            n_components=self._width(),
-            seed=seed,
-            training_settings=self._training_settings(data.rows),
-            stopping_settings=self._stopping_settings(self.pretrain_iter),
-            report=self._report,
-        )
+        with watch.phase("pretraining", self.pretrain_iter) as phase:
+            autoencoder, history = pretrain_once(
+                self.memory,
+                (data.x, data.weight, str(device), views),
+                rows=data.partners.pretraining,
+                recipe=self._recipe(),
+                standardizer=data.standardizer,
+                n_components=self._width(),
+                seed=seed,
+                training_settings=self._training_settings(data.rows),
+                stopping_settings=self._stopping_settings(self.pretrain_iter),
+                watch=phase,
+            )
         return autoencoder.to(device), history
 
     def _recipe(self) -> Recipe:
@@ -400,12 +414,12 @@ class DeepAEClustering(BaseModuleClusterer):
         return MLPAutoencoder(tuple(int(size) for size in self.hidden_layer_sizes))
 
     def _start(
-        self, prepared: Any, data: Data, seed: int
+        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
         if isinstance(prepared, DeepNetwork):
             return self._adopt(prepared, data), []
         autoencoder = copy.deepcopy(prepared)
-        module, history = self._start_module(autoencoder, data, seed)
+        module, history = self._start_module(autoencoder, data, seed, watch)
         alpha = strengths(self._alpha(), self.k, data.rows)
         network = DeepNetwork(
             autoencoder,
@@ -419,7 +433,7 @@ class DeepAEClustering(BaseModuleClusterer):
         return network, history
 
     def _start_module(
-        self, autoencoder: Autoencoder, data: Data, seed: int
+        self, autoencoder: Autoencoder, data: Data, seed: int, watch: Watch
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The module at its start; places the code of ``autoencoder`` to suit it."""
         init, rows, weight = fitted_init(self.init), data.rows, data.weight
@@ -441,7 +455,7 @@ class DeepAEClustering(BaseModuleClusterer):
                 z, self.k, n_init=KMEANS_RUNS, seed=seed, sample_weight=weight
             )
         if kind == "pinv":
-            return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed)
+            return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed, watch)
         variance = starts.within_variance(z, centroids, weight)
         shift, spread = self._place(autoencoder, centroids, variance * z.shape[1], rows)
         start = starts.posterior_encoder(
@@ -479,7 +493,7 @@ class DeepAEClustering(BaseModuleClusterer):
         return apply(autoencoder.embed, make_rows(centers, None, data.rows.device, data.rows.dtype))
 
     def _train_module_alone(
-        self, start: starts.Start, z: np.ndarray, data: Data, seed: int
+        self, start: starts.Start, z: np.ndarray, data: Data, seed: int, watch: Watch
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The published second step: the module trained on a fixed embedding ``z``."""
         rows = make_rows(z, data.weight, data.rows.device, data.rows.dtype)
@@ -494,7 +508,8 @@ class DeepAEClustering(BaseModuleClusterer):
         training = Training(
             network, phase="module", generator=make_generator(seed), **self._training_settings(rows)
         )
-        training.run(rows, report=self._report, **self._stopping_settings(MODULE_EPOCHS))
+        with watch.phase("module", MODULE_EPOCHS) as phase:
+            training.run(rows, watch=phase, **self._stopping_settings(MODULE_EPOCHS))
         return network.clustering, training.history
 
     def _resume(self, data: Data) -> ClusteringNetwork:
@@ -509,13 +524,18 @@ class DeepAEClustering(BaseModuleClusterer):
         adopted.contrast = data.partners.are_neighbours
         return adopted
 
-    def _publish_own(self, network: ClusteringNetwork, inner_variance: float) -> None:
+    def _learned_own(
+        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+    ) -> dict[str, Any]:
         assert isinstance(network, DeepNetwork)
-        dtype = self.cluster_centers_.dtype
-        self.autoencoder_ = network.autoencoder
-        self.n_components_ = self._n_features_out = network.autoencoder.n_components
-        self.embedding_centers_ = np.array(to_numpy(network.clustering.means), dtype=dtype)
-        self.embedding_covariances_ = np.full(self.k, inner_variance, dtype=dtype)
+        width = network.autoencoder.n_components
+        return {
+            "autoencoder_": network.autoencoder,
+            "n_components_": width,
+            "_n_features_out": width,
+            "embedding_centers_": np.array(to_numpy(network.clustering.means), dtype=dtype),
+            "embedding_covariances_": np.full(self.k, inner_variance, dtype=dtype),
+        }
 
     def transform(self, X, adjacency=None):
         """Embed X.

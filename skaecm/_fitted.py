@@ -144,6 +144,46 @@ class BaseFittedClusterer(
         weight, _ = check_weight(sample_weight, log_prob[:, None])
         return float(np.average(log_prob, weights=weight))
 
+    def history_frame(self):
+        """The history as a table, the best epochs marked.
+
+        Returns
+        -------
+        history : pandas.DataFrame
+            A row for every epoch of `history_`. The columns are "phase", "epoch", "loss",
+            the terms of the loss, "changed" (NaN where there is none) and "best": whether
+            the loss is the lowest of its phase, at its first epoch if several have it.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skaecm import ClusteringModuleGMM
+        >>> X = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]
+        >>> model = ClusteringModuleGMM(k=2, random_state=0).fit(X)
+        >>> frame = model.history_frame()  # doctest: +SKIP
+        >>> frame.loc[frame["best"], ["phase", "epoch"]]  # doctest: +SKIP
+        """
+        check_is_fitted(self)
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "history_frame needs pandas, which is not installed: pip install skaecm[tables]"
+            ) from error
+        first = dict.fromkeys(["phase", "epoch", "loss"])
+        named = first | dict.fromkeys(name for row in self.history_ for name in row)
+        names = [name for name in named if name != "changed"]
+        frame = pandas.DataFrame(self.history_, columns=[*names, "changed"])
+        frame = frame.astype({"loss": float, "changed": float})
+        frame["best"] = frame.index.isin(frame.groupby("phase")["loss"].idxmin())
+        return frame
+
     def _check_code(self, X, width: int, what: str) -> np.ndarray:
         """A dense array with one column for each of ``width`` coordinates."""
         check_is_fitted(self)

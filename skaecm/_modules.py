@@ -175,9 +175,9 @@ class Autoencoder(nn.Module):
         return [(list(self.parameters()), 1.0)]
 
     def start_epoch(self, epoch: int, rows: Rows) -> None:
-        """Nothing to prepare."""
+        """Nothing to prepare, and no clusters yet."""
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Pretraining: the reconstruction, and the contrast of rows with partners."""
         both = together(batch)
         x = self.standardizer(both.x)
@@ -252,9 +252,10 @@ class ClusteringNetwork(nn.Module, ABC):
         """Clusters (n,) of the largest responsibilities."""
         return self.proba(x).argmax(dim=1)
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
         """All terms of the loss of a batch; rows and their partners count alike."""
         terms, g = self.data_terms(batch)
+        note_labels(labels, batch, g)
         gbar = self.clustering.average(g, together(batch).weight)
         terms["E4"] = _losses.e4(self.alpha, gbar)
         if batch.partner is not None:
@@ -262,22 +263,26 @@ class ClusteringNetwork(nn.Module, ABC):
             terms["pairs"] = self.gamma * _losses.pair_lift(row, partner, gbar, batch.weight)
         return terms
 
-    def start_epoch(self, epoch: int, rows: Rows) -> None:
+    def start_epoch(self, epoch: int, rows: Rows) -> Tensor | None:
         """Before the first epoch the running average starts at the exact one."""
-        if epoch == 0:
-            self.settle(rows)
+        if epoch > 0:
+            return None
+        labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
+        self.settle(rows, labels)
+        return labels
 
     @torch.no_grad()
-    def settle(self, rows: Rows) -> dict[str, float]:
+    def settle(self, rows: Rows, labels: Tensor | None = None) -> dict[str, float]:
         """Make gbar exact for ``rows``; the terms of the loss over all of them.
 
-        The network is left in evaluation mode.
+        The network is left in evaluation mode. ``labels`` (n,), where given, is filled.
         """
         self.eval()
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
         for batch in rows.pairs():
             terms, g = self.data_terms(batch)
+            note_labels(labels, batch, g)
             share = len(batch.x) / len(rows)
             gbar += share * _losses.mean_over_rows(g[: len(batch.x)], batch.weight)
             for name, value in terms.items():
@@ -435,6 +440,13 @@ def together(batch: Batch) -> Batch:
     weight = None if batch.weight is None else torch.cat([batch.weight, batch.weight])
     indices = torch.cat([batch.indices, batch.indices])
     return Batch(torch.cat([batch.x, batch.partner]), weight, indices)
+
+
+def note_labels(labels: Tensor | None, batch: Batch, g: Tensor) -> None:
+    """Write the clusters of a batch, of responsibilities ``g``, into those of all rows."""
+    if labels is not None:
+        found = g[: len(batch.indices)].detach().argmax(dim=1)
+        labels.index_copy_(0, batch.indices, found)
 
 
 def mixture_terms(

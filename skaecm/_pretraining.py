@@ -3,15 +3,17 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
+import joblib
 import torch
+from sklearn.utils.validation import check_memory
 from torch import nn
 
 from ._modules import Autoencoder, Standardizer
 from ._rows import Rows
 from ._tensors import make_generator
-from ._training import Report, Training
+from ._training import Training, Watcher
 from .autoencoders import ConvolutionalAutoencoder, MLPAutoencoder
 
 GLOBAL_GENERATOR = threading.Lock()
@@ -74,6 +76,15 @@ def build_autoencoder(
     return Autoencoder(standardizer, encoder, decoder, n_components)
 
 
+@final
+class PretrainingStopped(Exception):
+    """Holds a pretraining cut short. It is raised since no cache keeps what is not returned."""
+
+    def __init__(self, autoencoder: Autoencoder, history: list[dict[str, Any]]):
+        super().__init__("Pretraining was stopped.")
+        self.so_far = autoencoder, history
+
+
 def pretrain(
     rows: Rows,
     data_key: str | None,
@@ -83,16 +94,38 @@ def pretrain(
     seed: int,
     training_settings: dict[str, Any],
     stopping_settings: dict[str, Any],
-    report: Report | None,
+    watch: Watcher,
 ) -> tuple[Autoencoder, list[dict[str, Any]]]:
     """A trained autoencoder on the device of ``rows``, and its history.
 
     A function of its arguments alone. ``data_key`` names the data for joblib's
     Memory, which must not look into ``rows`` or ``standardizer`` (learned from
-    them) or ``report``.
+    them) or ``watch``.
+
+    Raises
+    ------
+    PretrainingStopped
+        If ``watch`` stopped it.
     """
     generator = make_generator(seed)
     autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
     training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
-    training.run(rows, report=report, **stopping_settings)
+    training.run(rows, watch=watch, **stopping_settings)
+    if watch.stopped:
+        raise PretrainingStopped(autoencoder, training.history)
     return autoencoder, training.history
+
+
+def pretrain_once(
+    memory: Any, data: Any, *, watch: Watcher, **arguments: Any
+) -> tuple[Autoencoder, list[dict[str, Any]]]:
+    """`pretrain` with these arguments, unless ``memory`` holds it for the same ``data``.
+
+    After a stop by ``watch`` what was trained so far, which is not cached.
+    """
+    cached = check_memory(memory).cache(pretrain, ignore=["rows", "standardizer", "watch"])
+    data_key = None if memory is None else joblib.hash(data)
+    try:
+        return cached(data_key=data_key, watch=watch, **arguments)
+    except PretrainingStopped as stopped:
+        return stopped.so_far

@@ -2,10 +2,12 @@
 
 Knows no model and no loss: it asks a module for ``loss_terms(batch)``, a dict
 of named scalars whose sum is minimised, and gives back what happened as
-values. All that a loop needs to go on is in `Training.state_dict`.
+values. All that a loop needs to go on is in `Training.state_dict`. A `Watcher`
+hears of every epoch.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, final
 
@@ -16,17 +18,38 @@ from torch import Tensor, nn
 from ._rows import Batch, Rows
 from ._tensors import to_numpy
 
-Report = Callable[[dict[str, Any]], None]
+
+class Watcher(ABC):
+    """Looks on at the epochs of a phase, and may want no more of them."""
+
+    @property
+    @abstractmethod
+    def stopped(self) -> bool:
+        """Whether training should end with the last epoch."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """An epoch begins."""
+
+    @abstractmethod
+    def end(self, row: dict[str, Any]) -> None:
+        """An epoch has ended; ``row`` is that of the history."""
 
 
 class Trainable(Protocol):
     """What a module owes the loop."""
 
-    def start_epoch(self, epoch: int, rows: Rows) -> None:
-        """A step before the batches of an epoch."""
+    def start_epoch(self, epoch: int, rows: Rows) -> Tensor | None:
+        """A step before the batches of an epoch.
 
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalars whose sum is the loss of a batch, a mean over its rows."""
+        Before the first it gives the clusters (n,) of the rows, if it has any.
+        """
+
+    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Named scalars whose sum is the loss of a batch, a mean over its rows.
+
+        ``labels`` (n,), where given, are those of all rows: the batch's are noted in it.
+        """
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """The parameters, in groups with a factor each for the learning rate."""
@@ -76,6 +99,7 @@ class Training:
         self.optimizer = torch.optim.Adam(groups, eps=epsilon, fused=True)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
+        self.labels: Tensor | None = None  # clusters of the rows in the last epoch
         self.best_loss = float("inf")
         self.n_no_change = 0
 
@@ -86,9 +110,9 @@ class Training:
         max_iter: int,
         tol: float,
         n_iter_no_change: int,
-        report: Report | None = None,
+        watch: Watcher | None = None,
     ) -> bool:
-        """Train until the loss is flat or ``max_iter`` epochs have passed.
+        """Train until the loss is flat, ``max_iter`` epochs have passed or ``watch`` stops it.
 
         Returns
         -------
@@ -97,7 +121,9 @@ class Training:
             than ``tol`` times its size better.
         """
         while self.epoch < max_iter and self.n_no_change < n_iter_no_change:
-            loss = self.run_epoch(rows, report=report)
+            if watch is not None and watch.stopped:
+                break
+            loss = self.run_epoch(rows, watch=watch)
             improved = loss < self.best_loss - tol * abs(loss)
             self.n_no_change = 0 if improved else self.n_no_change + 1
             self.best_loss = min(loss, self.best_loss)
@@ -108,16 +134,26 @@ class Training:
         rows: Rows,
         *,
         after_step: Callable[[], None] | None = None,
-        report: Report | None = None,
+        after_epoch: Callable[[], None] | None = None,
+        watch: Watcher | None = None,
     ) -> float:
-        """One pass over ``rows``; the mean loss of its batches, also in the history."""
-        self.module.start_epoch(self.epoch, rows)
+        """One pass over ``rows``; the mean loss of its batches, also in the history.
+
+        The row of the history ends with "changed", where rows have clusters: the
+        share of them whose cluster is another than in the epoch before (in the first
+        epoch: than before it), each as the pass met it.
+        """
+        if watch is not None:
+            watch.begin()
+        start = self.module.start_epoch(self.epoch, rows)
+        before = self.labels if start is None else start
+        labels = None if before is None else torch.empty_like(before)
         self.module.train()
         names: list[str] = []
         total: Tensor | None = None
         for batch in rows.batches(self.batch_size, self.generator):
             self.optimizer.zero_grad()
-            terms = self.module.loss_terms(batch)
+            terms = self.module.loss_terms(batch, labels)
             values = torch.stack(list(terms.values()))
             values.sum().backward()
             self.optimizer.step()
@@ -130,20 +166,30 @@ class Training:
         assert total is not None
         self.module.train(False)
         self.epoch += 1
-        terms_mean = dict(zip(names, total.tolist(), strict=True))
+        if before is not None and labels is not None:
+            n_changed = (labels != before).sum().to(total.dtype)
+            *values_mean, changed = torch.cat([total, n_changed[None]]).tolist()
+            extra = {"changed": changed / len(rows)}
+        else:
+            values_mean, extra = total.tolist(), {}
+        self.labels = labels
+        terms_mean = dict(zip(names, values_mean, strict=True))
         row = {
             "phase": self.phase,
             "epoch": self.epoch,
             "loss": sum(terms_mean.values()),
             **terms_mean,
+            **extra,
         }
         check_finite(terms_mean, f"epoch {self.epoch} of {self.phase}")
         self.history.append(row)
-        if report is not None:
-            report(row)
+        if after_epoch is not None:
+            after_epoch()
+        if watch is not None:
+            watch.end(row)
         return row["loss"]
 
-    def run_averaging_epoch(self, rows: Rows, report: Report | None = None) -> None:
+    def run_averaging_epoch(self, rows: Rows, watch: Watcher | None = None) -> None:
         """One more epoch; the module ends with the mean of its weights after every step."""
         parameters = [parameter.detach() for parameter in self.module.parameters()]
         averages = [torch.zeros_like(parameter) for parameter in parameters]
@@ -154,9 +200,11 @@ class Training:
             n_steps += 1
             torch._foreach_lerp_(averages, parameters, 1.0 / n_steps)
 
+        def take_average() -> None:
+            torch._foreach_copy_(parameters, averages)
+
         self.phase = "averaging"
-        self.run_epoch(rows, after_step=accumulate, report=report)
-        torch._foreach_copy_(parameters, averages)
+        self.run_epoch(rows, after_step=accumulate, after_epoch=take_average, watch=watch)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later `load_state_dict` needs to go on as if not stopped."""
@@ -166,6 +214,7 @@ class Training:
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
             "history": list(self.history),
+            "labels": self.labels,
             "best_loss": self.best_loss,
             "n_no_change": self.n_no_change,
         }
@@ -183,6 +232,7 @@ class Training:
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
         self.history = list(state["history"])
+        self.labels = state["labels"]
         self.best_loss = state["best_loss"]
         self.n_no_change = state["n_no_change"]
 

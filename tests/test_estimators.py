@@ -4,6 +4,7 @@ Each promise is an equality between two ways of doing a thing, seen from outside
 """
 
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -303,7 +304,7 @@ def test_history(cls, seed):
         ("averaging", 5),
     ]
     for row in joint:
-        assert list(row) == ["phase", "epoch", "loss", *HISTORY[cls]]
+        assert list(row) == ["phase", "epoch", "loss", *HISTORY[cls], "changed"]
         assert all(isinstance(row[name], float) for name in HISTORY[cls])
         assert row["loss"] == pytest.approx(sum(row[name] for name in HISTORY[cls]))
     assert model.loss_curve_ == [row["loss"] for row in joint[:4]]
@@ -556,13 +557,17 @@ def test_warnings_point_at_the_callers_line(cls, seed, kind):
     assert [warning.filename for warning in log] == [__file__]
 
 
-def test_words_only_when_asked_for(cls, seed, capsys):
+def test_words_only_when_asked_for(cls, seed, capsys, monkeypatch):
+    """Lines where there is no tqdm; its bars are tested in test_progress.py."""
     X, _ = blobs(seed)
     quick(cls, verbose=0).fit(X).partial_fit(X)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     model = quick(cls, verbose=1).fit(X)
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
     assert len(lines) == len(model.history_)
     for line, row in zip(lines, model.history_, strict=True):
         assert line.startswith(f"[{cls.__name__}] {row['phase']} {row['epoch']}: loss ")

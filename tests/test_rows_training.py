@@ -15,7 +15,7 @@ from skaecm import _tensors
 from skaecm._modules import ClusteringModule, ShallowNetwork, Standardizer
 from skaecm._rows import HostRows, ResidentRows, column_moments, make_rows
 from skaecm._tensors import compute_dtype, make_generator, resolve_device
-from skaecm._training import Training, apply
+from skaecm._training import Training, Watcher, apply
 
 CPU = torch.device("cpu")
 
@@ -213,11 +213,62 @@ def test_stopping(seed, tol, n_epochs, converged):
     assert training.epoch == len(training.history) == n_epochs
 
 
-def test_reports_are_the_rows_of_the_history(seed):
+class Recorder(Watcher):
+    """Notes every call, and has seen enough after ``n_epochs``."""
+
+    def __init__(self, n_epochs):
+        self.n_epochs = n_epochs
+        self.calls = []
+
+    @property
+    def stopped(self):
+        return len(self.calls) >= 2 * self.n_epochs
+
+    def begin(self):
+        self.calls.append("begin")
+
+    def end(self, row):
+        self.calls.append(row)
+
+
+def test_a_watcher_sees_the_rows_of_the_history(seed):
     training, rows = make_training(seed)
-    seen = []
-    training.run(rows, max_iter=2, tol=0.0, n_iter_no_change=9, report=seen.append)
-    assert seen == training.history
+    watch = Recorder(9)
+    training.run(rows, max_iter=2, tol=0.0, n_iter_no_change=9, watch=watch)
+    training.run_averaging_epoch(rows, watch)
+    assert [row["phase"] for row in training.history] == ["training", "training", "averaging"]
+    assert watch.calls[::2] == ["begin"] * 3
+    assert watch.calls[1::2] == training.history
+
+
+@pytest.mark.parametrize("n_epochs", [0, 1, 3])
+def test_a_watcher_ends_training(seed, n_epochs):
+    training, rows = make_training(seed)
+    twin, _ = make_training(seed)
+    watch = Recorder(n_epochs)
+    converged = training.run(rows, max_iter=9, tol=0.0, n_iter_no_change=9, watch=watch)
+    twin.run(rows, max_iter=n_epochs, tol=0.0, n_iter_no_change=9)
+    assert not converged
+    assert_same_training(training, twin)
+
+
+def test_changed_is_the_share_of_other_labels(seed):
+    """At a rate of nothing the pass meets the labels of all rows at once."""
+    training, rows = make_training(seed, learning_rate=1e-300)
+    network = training.module
+    start = network.labels(rows.x)
+    training.run_epoch(rows)
+    assert training.history[0]["changed"] == 0
+    with torch.no_grad():
+        network.clustering.weight += 1
+        network.clustering.weight[0] -= 5
+    moved = network.labels(rows.x)
+    training.run_epoch(rows)
+    expected = float((moved != start).double().mean())
+    assert 0 < training.history[1]["changed"] == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(training.labels, moved, rtol=0, atol=0)
+    training.run_epoch(rows)
+    assert training.history[2]["changed"] == 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -215,7 +215,7 @@ def test_memory_serves_a_second_fit(seed, tmp_path, capsys):
 
     def fit(**params):
         model = quick(DeepAEClustering, memory=str(tmp_path), verbose=1, **params).fit(X)
-        return model, "pretraining" in capsys.readouterr().out
+        return model, "pretraining" in capsys.readouterr().err
 
     first, pretrained = fit()
     assert pretrained
@@ -250,9 +250,9 @@ def test_memory_knows_the_data_and_the_weights(seed, tmp_path, capsys):
         (sp.csr_matrix(X), None),
     ):
         clone(model).fit(rows, sample_weight=sample_weight)
-        assert "pretraining" in capsys.readouterr().out
+        assert "pretraining" in capsys.readouterr().err
         clone(model).fit(rows, sample_weight=sample_weight)
-        assert "pretraining" not in capsys.readouterr().out
+        assert "pretraining" not in capsys.readouterr().err
 
 
 def test_memory_must_be_a_memory(seed):
