@@ -101,7 +101,7 @@ def test_digits_by_default(small, tmp_path, capsys, monkeypatch):
 
 def test_same_seed_same_table(small, blobs, capsys):
     arguments = ["--data", blobs / "labelled.csv", "--label", "kind", "--seed", 3, "--rows", 40]
-    arguments += ["--output", blobs / "figure.svg"]
+    arguments += ["--output", blobs / "figure.svg", "--force"]
     first, second = (table(run(capsys, *arguments)[1])[1] for _ in range(2))
     assert [row[:-1] for row in first] == [row[:-1] for row in second]
 
@@ -143,6 +143,7 @@ def test_a_method_that_fails_leaves_the_others(small, blobs, capsys, monkeypatch
         raise ValueError("cannot\nbe done")
 
     monkeypatch.setattr(DeepAEClustering, "fit", fit)
+    monkeypatch.chdir(blobs)
     code, out, err = run(capsys, "--data", blobs / "labelled.csv", "--label", "kind")
     assert code == 1
     _, rows = table(out)
@@ -167,12 +168,14 @@ def test_a_method_that_fails_leaves_the_others(small, blobs, capsys, monkeypatch
         (["--output", "nowhere/figure.png"], "there is no folder 'nowhere'"),
         (["--output", "figure.txt"], "--output must end in .pdf, .png, .svg"),
         (["--output", "folder.png"], "'folder.png' cannot be written"),
+        (["--output", "old.png"], "'old.png' is there already. Choose another, or give --force"),
     ],
 )
 def test_refused(blobs, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(blobs)
     monkeypatch.setenv("SKAECM_DATA", str(blobs))
     (blobs / "folder.png").mkdir()
+    (blobs / "old.png").touch()
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, [])
     assert len(err) == 1
@@ -212,7 +215,9 @@ def test_help_and_version(capsys):
         assert text in capsys.readouterr().out
 
 
-def test_ctrl_c(small, capsys, monkeypatch):
+def test_ctrl_c(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def interrupt(self, X, y=None, sample_weight=None):
         raise KeyboardInterrupt
 

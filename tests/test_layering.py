@@ -70,7 +70,9 @@ GUESTS = {
     "plotting._centers": {"plotting._style"},
     "plotting": {"plotting._fits", "plotting._embedding", "plotting._centers"},
     "_compare": PUBLIC | {"metrics", "datasets", "plotting"},
-    "__main__": PUBLIC | {"metrics", "datasets", "plotting", "_compare"},
+    "_outputs": set(),
+    "_verbs": PUBLIC | {"metrics", "datasets", "plotting", "_tables", "_compare", "_outputs"},
+    "__main__": PUBLIC | {"datasets", "_compare", "_outputs", "_verbs"},
 }
 ALLOWED = ROOMS | GUESTS
 
