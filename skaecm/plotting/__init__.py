@@ -2,10 +2,15 @@
 
 from ._centers import ClusterCentersDisplay
 from ._embedding import EmbeddingDisplay
-from ._fits import LossCurveDisplay
+from ._fits import KSearchDisplay, LossCurveDisplay
+from ._labels import ClusterConfusionDisplay, ClusterSizesDisplay, ResponsibilitiesDisplay
 
 __all__ = [
     "ClusterCentersDisplay",
+    "ClusterConfusionDisplay",
+    "ClusterSizesDisplay",
     "EmbeddingDisplay",
+    "KSearchDisplay",
     "LossCurveDisplay",
+    "ResponsibilitiesDisplay",
 ]

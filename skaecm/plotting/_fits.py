@@ -1,11 +1,13 @@
 """Displays of how a fit came about: its loss over the epochs, and the search for k."""
 
+import re
 from itertools import groupby
 from typing import Any, final
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-from ._style import PALETTE, Display, add_legend, fitted, line_color, style
+from ._style import PALETTE, Display, add_legend, as_labels, fitted, line_color, style
 
 # Up to so many epochs each has a dot: single ones would else not be seen.
 MAX_DOTS = 50
@@ -17,6 +19,10 @@ LINEAR = 1e-3
 
 # Phases whose middles are nearer than this share of the axis have slanted names.
 NEAR = 0.2
+
+# Space between two panels, as a share of the height of one, and as many k as have a tick.
+PANEL_GAP = 0.12
+MAX_KS = 15
 
 STYLES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 
@@ -210,3 +216,211 @@ def _check_history(history: Any) -> list[dict[str, Any]]:
     return [
         {key: row[key] for key in row if key != "best" and row[key] == row[key]} for row in rows
     ]
+
+
+@final
+class KSearchDisplay(Display):
+    """Scores of fits with several numbers of clusters, a panel for every score.
+
+    A dot is the mean over repetitions, the band a standard deviation to both
+    sides. A dashed line marks the k that was chosen.
+
+    Parameters
+    ----------
+    k_values : ndarray of shape (n_k,)
+        Numbers of clusters, rising.
+    scores : dict of str to ndarray of shape (n_k, n_repetitions)
+        Scores by name.
+    best : int, default=None
+        The k that was chosen.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the curve; with several scores, the axes that hold their panels.
+    axes_ : list of matplotlib Axes
+        The panels, one for every score.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skaecm import ClusteringModuleGMM
+    >>> from skaecm.plotting import KSearchDisplay
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> model = ClusteringModuleGMM(random_state=0)
+    >>> search = GridSearchCV(model, {"k": [2, 3, 4]}, cv=3).fit(X)
+    >>> display = KSearchDisplay.from_estimator(search)
+    >>> display.scores["score"].shape
+    (3, 3)
+    """
+
+    def __init__(self, k_values, scores, *, best=None):
+        self.k_values = k_values
+        self.scores = scores
+        self.best = best
+
+    @classmethod
+    def from_estimator(cls, search, *, ax=None, **kwargs):
+        """Draw the path of a search over k.
+
+        Parameters
+        ----------
+        search : fitted GridSearchCV or RandomizedSearchCV
+            A search over "k", or "step__k" of a Pipeline. Where it goes over other
+            parameters too, every k is drawn at the best of them.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            For every line, as in `matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        display : KSearchDisplay
+            With `ax_`, `axes_` and `figure_`.
+
+        Raises
+        ------
+        ValueError
+            If this is no search over k.
+        """
+        check_is_fitted(search)
+        results = getattr(search, "cv_results_", None)
+        if results is None:
+            raise ValueError(
+                f"search must be a fitted GridSearchCV or the like, but is "
+                f"{type(search).__name__}. For scores of your own use from_predictions."
+            )
+        found = [name for name in results if name == "param_k" or name.endswith("__k")]
+        if len(found) != 1:
+            searched = sorted(name.removeprefix("param_") for name in results if "param_" in name)
+            raise ValueError(
+                "search must go over one parameter named 'k', or 'step__k' of a Pipeline, but "
+                f"goes over {searched}. For scores of your own use from_predictions."
+            )
+        k_values, scores = _search_path(results, found[0])
+        best = getattr(search, "best_params_", {}).get(found[0].removeprefix("param_"))
+        return cls(k_values, scores, best=best).plot(ax, **kwargs)
+
+    @classmethod
+    def from_predictions(cls, k_values, scores, *, best=None, ax=None, **kwargs):
+        """Draw known scores over k.
+
+        Parameters
+        ----------
+        k_values : array-like of shape (n_k,)
+            Numbers of clusters.
+        scores : array-like of shape (n_k,) or (n_k, n_repetitions), or dict of them
+            The score of every k, or several by name.
+        best : int, default=None
+            The k that was chosen.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            For every line, as in `matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        display : KSearchDisplay
+            With `ax_`, `axes_` and `figure_`.
+
+        Raises
+        ------
+        ValueError
+            If the scores do not fit `k_values`, or `best` is none of them.
+        """
+        k_values = as_labels("k_values", k_values)
+        if k_values.dtype.kind not in "iu" or len(np.unique(k_values)) < len(k_values):
+            raise ValueError(
+                f"k_values must hold integers, each once, but are {k_values.tolist()!r:.80}. "
+                "Pass several scores of one k as a row of scores."
+            )
+        if best is not None and best not in k_values:
+            raise ValueError(f"best must be one of k_values, {k_values.tolist()}, but is {best}.")
+        named = scores if isinstance(scores, dict) else {"score": scores}
+        if not named:
+            raise ValueError("scores must hold at least one score, but is empty.")
+        order = np.argsort(k_values)
+        checked = {}
+        for name, values in named.items():
+            array = np.asarray(values, dtype=np.float64)
+            if array.ndim not in (1, 2) or len(array) != len(k_values) or array.size == 0:
+                raise ValueError(
+                    f"Scores ({name}) must have shape ({len(k_values)},) or ({len(k_values)}, "
+                    f"n_repetitions), a row for every one of k_values, but have shape "
+                    f"{array.shape}."
+                )
+            checked[name] = array.reshape(len(array), -1)[order]
+        return cls(k_values[order], checked, best=best).plot(ax, **kwargs)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            For every line, as in `matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        display : KSearchDisplay
+            The display itself.
+        """
+        ax = self._start(ax)
+        n = len(self.scores)
+        if n == 1:
+            self.axes_ = [ax]
+        else:
+            ax.set_axis_off()
+            height = 1 / (n + (n - 1) * PANEL_GAP)
+            tops = [1 - i * (1 + PANEL_GAP) * height for i in range(n)]
+            self.axes_ = [ax.inset_axes((0, top - height, 1, height)) for top in tops]
+        for panel, color, (name, values) in zip(
+            self.axes_, PALETTE * n, self.scores.items(), strict=False
+        ):
+            mean, spread = values.mean(axis=1), values.std(axis=1)
+            look = {"color": color, "marker": "o"}
+            (line,) = panel.plot(self.k_values, mean, **style("line", look, kwargs))
+            if values.shape[1] > 1:
+                panel.fill_between(
+                    self.k_values,
+                    mean - spread,
+                    mean + spread,
+                    color=line.get_color(),
+                    alpha=0.25,
+                    linewidth=0,
+                )
+            if self.best is not None:
+                panel.axvline(self.best, color=line_color(), linestyle="--", linewidth=1)
+            panel.set_ylabel(name)
+            if len(self.k_values) <= MAX_KS:
+                panel.set_xticks(self.k_values)
+            if panel is not self.axes_[-1]:
+                panel.tick_params(labelbottom=False)
+        best = "" if self.best is None else f" (dashed: {self.best}, the best)"
+        self.axes_[-1].set_xlabel(f"k{best}")
+        return self
+
+
+def _search_path(
+    results: dict[str, Any], parameter: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Every k of a search, and its scores (n_k, n_splits) by name at its best candidate."""
+    column = np.ma.asarray(results[parameter])
+    rows = np.flatnonzero(~np.ma.getmaskarray(column))  # other grids may leave k alone
+    tried = column.data[rows].astype(np.int64)
+    k_values = np.unique(tried)
+    scores = {}
+    for name in results:
+        if name.startswith("mean_test_"):
+            scorer = name.removeprefix("mean_test_")
+            split = re.compile(rf"split\d+_test_{re.escape(scorer)}")
+            values = np.column_stack([results[n] for n in results if split.fullmatch(n)])
+            means = np.nan_to_num(results[name], nan=-np.inf)
+            best = [max(rows[tried == k], key=means.item) for k in k_values]
+            scores[scorer] = values[best]
+    return k_values, scores
