@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -49,19 +50,19 @@ LEARNED: dict[type, dict[str, Any]] = {
         "means_": "kd",
         "weights_": "k",
         "covariances_": "k",
-        "loss_": float,
+        "loss_": Real,
         "history_": list,
         "loss_curve_": list,
-        "n_iter_": int,
+        "n_iter_": Integral,
         "converged_": bool,
-        "n_features_in_": int,
-        "_n_features_out": int,
+        "n_features_in_": Integral,
+        "_n_features_out": Integral,
     }
 }
 LEARNED[DeepAEClustering] = LEARNED[ClusteringModuleGMM] | {
     "embedding_centers_": "kp",
     "embedding_covariances_": "k",
-    "n_components_": int,
+    "n_components_": Integral,
 }
 KEPT_APART = {
     "module_",
@@ -147,7 +148,9 @@ def save(estimator, path):
     if "_metadata_request" in vars(estimator):
         routing = estimator.get_metadata_routing()
         requests = {method: getattr(routing, method).requests for method in METHODS}
-    names = [*LEARNED[type(estimator)], *({"feature_names_in_"} & vars(estimator).keys())]
+    names = LEARNED[type(estimator)].keys() | {"feature_names_in_"} & vars(estimator).keys()
+    learned = {name: getattr(estimator, name) for name in sorted(names)}
+    check_learned(type(estimator), learned)
     document = {
         "format": FORMAT,
         "versions": versions(),
@@ -157,15 +160,15 @@ def save(estimator, path):
             for name, value in estimator.get_params(deep=False).items()
         },
         "learned": {
-            name: writer.encode(getattr(estimator, name), f"learned.{name}") for name in names
+            name: writer.encode(value, f"learned.{name}") for name, value in learned.items()
         },
         "network": encode_network(estimator.module_, writer),
         "training": encode_training(estimator._training_state, writer),
         "output": vars(estimator).get("_sklearn_output_config"),
         "requests": requests,
     }
-    text = json.dumps(document, allow_nan=False)
-    metadata = {"skaecm": text, "sha256": checksum(text, writer.tensors)}
+    document["sha256"] = checksum(document, writer.tensors)
+    metadata = {"skaecm": json.dumps(document)}
     write_whole(path, safetensors.torch.save(writer.tensors, metadata))
 
 
@@ -265,9 +268,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def checksum(text: str, tensors: dict[str, Tensor]) -> str:
+def checksum(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """SHA-256 of a document and of tensors with their names and shapes."""
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(json.dumps(document, allow_nan=False).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -278,8 +281,7 @@ def checksum(text: str, tensors: dict[str, Tensor]) -> str:
 def read(path) -> tuple[dict[str, Any], Reader]:
     """The document and the tensors of a file, which are as they were written."""
     safetensors = need_safetensors()
-    with open(path, "rb"):
-        """An OSError in the words of Python, if any."""
+    open(path, "rb").close()  # An OSError, if any, is that of Python.
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -289,7 +291,7 @@ def read(path) -> tuple[dict[str, Any], Reader]:
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
-        # What the format is not, safetensors may call an error of the system.
+        # The file can be opened, so its content is what the system does not like.
         raise ValueError(error) from None
     document = json.loads(
         metadata["skaecm"], parse_constant=no_number, object_pairs_hook=unique_keys
@@ -300,7 +302,7 @@ def read(path) -> tuple[dict[str, Any], Reader]:
             f"{document['versions']['skaecm']}, but skaecm {__version__} reads format {FORMAT}. "
             "Upgrade skaecm."
         )
-    if metadata.get("sha256") != checksum(metadata["skaecm"], tensors):
+    if document.pop("sha256") != checksum(document, tensors):
         raise ValueError("its content does not have its checksum")
     if document.keys() != PARTS:
         raise ValueError(f"its parts are {sorted(document)}")
@@ -387,7 +389,10 @@ def decode_estimator(
         for name, code in codes.items()
     }
     estimator = cls(**parameters)
-    set_learned(estimator, document["learned"], reader)
+    learned = {name: reader.decode(code) for name, code in document["learned"].items()}
+    check_learned(cls, learned)
+    for name, value in learned.items():
+        setattr(estimator, name, value)
     recipe = given["autoencoder"] if is_custom else None
     estimator.module_ = decode_network(estimator, document["network"], reader, recipe)
     if isinstance(estimator.module_, DeepNetwork):
@@ -423,50 +428,43 @@ def check_given(asked: dict[str, str], given: dict[str, Any], is_custom: bool) -
         )
 
 
-def set_learned(estimator, codes: dict[str, Any], reader: Reader) -> None:
-    """Set what was learned, of the types and shapes that it has after a fit."""
-    table = LEARNED[type(estimator)]
-    if codes.keys() - {"feature_names_in_"} != table.keys():
-        raise ValueError(f"its learned attributes are {sorted(codes)}")
-    values = {name: reader.decode(code) for name, code in codes.items()}
+def check_learned(cls: type, values: dict[str, Any]) -> None:
+    """Raise unless these are the attributes of a fit, of the types and shapes they have."""
+    table = LEARNED[cls]
+    if values.keys() - {"feature_names_in_"} != table.keys():
+        raise ValueError(f"the learned attributes are {sorted(values)}")
     k, n_features = values["cluster_centers_"].shape
-    sizes = {"n": len(values["labels_"]), "k": k, "d": n_features}
-    if "n_components_" in table:
-        sizes["p"] = values["embedding_centers_"].shape[1]
-    dtype = values["cluster_centers_"].dtype
+    n_components = values.get("n_components_", k)
+    sizes = {"n": len(values["labels_"]), "k": k, "d": n_features, "p": n_components}
+    numbers = values["cluster_centers_"].dtype
+    if numbers not in (np.float32, np.float64):
+        raise ValueError(f"cluster_centers_ is of {numbers}")
     for name, kind in table.items():
         value = values[name]
-        if isinstance(kind, str):
-            expected = np.dtype(np.int64) if name == "labels_" else dtype
-            is_right = value.shape == tuple(sizes[axis] for axis in kind)
-            is_right = is_right and value.dtype == expected and expected.char in "fdl"
+        if isinstance(kind, type):
+            is_right = isinstance(value, kind)
         else:
-            is_right = type(value) is kind
+            shape = tuple(sizes[axis] for axis in kind)
+            dtype = np.dtype(np.int64) if name == "labels_" else numbers
+            is_right = (type(value), value.shape, value.dtype) == (np.ndarray, shape, dtype)
         if not is_right:
-            raise ValueError(f"{name} is of the wrong type or shape")
-        setattr(estimator, name, value)
-    widths = {"n_features_in_": n_features, "_n_features_out": sizes.get("p", k)}
-    if "p" in sizes:
-        widths["n_components_"] = sizes["p"]
-    for name, width in widths.items():
-        if values[name] != width:
-            raise ValueError(f"{name} is {values[name]}, not {width}")
+            raise ValueError(f"{name} is of another type or shape than after a fit")
+    if (values["n_features_in_"], values["_n_features_out"]) != (n_features, n_components):
+        raise ValueError("n_features_in_ or _n_features_out is of another fit")
+    names = values.get("feature_names_in_", np.empty(n_features, dtype=object))
+    if (names.dtype, names.shape) != (object, (n_features,)):
+        raise ValueError("feature_names_in_ is not one name for each feature")
     check_history(values["history_"])
-    if any(type(loss) is not float for loss in values["loss_curve_"]):
+    if any(not isinstance(loss, Real) for loss in values["loss_curve_"]):
         raise ValueError("loss_curve_ holds more than numbers")
-    if "feature_names_in_" in codes:
-        names = values["feature_names_in_"]
-        if names.dtype != object or names.shape != (n_features,):
-            raise ValueError("feature_names_in_ are not one for each feature")
-        estimator.feature_names_in_ = names
 
 
 def set_options(estimator, output: Any, requests: Any) -> None:
     """Set the choice of `set_output`, and the metadata requests, where there are any."""
     if output is not None:
-        estimator.set_output(**output)
-        if output.keys() != {"transform"} or not isinstance(output["transform"], str | None):
+        if output.keys() != {"transform"} or type(output["transform"]) is not str:
             raise ValueError(f"the choice of output is {output}")
+        estimator.set_output(**output)
     if requests is not None:
         with sklearn.config_context(enable_metadata_routing=True):
             for method in METHODS:

@@ -6,7 +6,7 @@ without any code. A custom autoencoder needs the recipe of its fit.
 
 import json
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -27,9 +27,9 @@ from ._values import Reader, Refusal, Writer
 
 # The plain attributes of the modules, which a `state_dict` does not hold.
 SETTINGS: dict[type, dict[str, type]] = {
-    ShallowNetwork: {"gamma": float, "unit": float},
-    DeepNetwork: {"gamma": float, "contrast": bool, "beta": float, "lam": float},
-    ClusteringModule: {"lookback": int},
+    ShallowNetwork: {"gamma": Real, "unit": Real},
+    DeepNetwork: {"gamma": Real, "contrast": bool, "beta": Real, "lam": Real},
+    ClusteringModule: {"lookback": Integral},
     Autoencoder: {},
     Standardizer: {},
 }
@@ -59,12 +59,12 @@ def describe_layers(module: nn.Module) -> list[Any] | None:
     layers: list[Any] = []
     for layer in module:
         kind = type(layer).__name__
-        if kind not in LAYERS:
+        if kind not in LAYERS or type(layer) is not LAYERS[kind][0]:
             return None
         own = {name: getattr(layer, name) for name in LAYERS[kind][1]}
         layers.append([kind, own])
-    # JSON knows no tuples; what it gives back must be the same module.
-    layers = json.loads(json.dumps(layers))
+    # JSON knows no tuples and no integers of NumPy; what it gives back must be the same module.
+    layers = json.loads(json.dumps(layers, default=int))
     return layers if str(build_layers(layers)) == str(module) else None
 
 
@@ -118,13 +118,12 @@ def decode_network(
     )
     network: ClusteringNetwork
     if is_deep:
-        autoencoder = build(document["layers"], recipe, standardizer, width)
+        autoencoder = unfilled_autoencoder(document["layers"], recipe, standardizer, width)
         network = DeepNetwork(autoencoder, clustering, alpha, **settings)
     else:
         network = ShallowNetwork(standardizer, clustering, alpha, **settings)
     for name, kind in SETTINGS[type(network)].items():
-        wanted = bool if kind is bool else Real
-        if not isinstance(settings[name], wanted):
+        if not isinstance(settings[name], kind):
             raise ValueError(f"{name} of the network is {settings[name]!r}")
     expected = network.state_dict()
     found = {
@@ -147,8 +146,10 @@ def decode_network(
     return network.eval()
 
 
-def build(layers: Any, recipe: Any, standardizer: Standardizer, n_components: int) -> Autoencoder:
-    """The autoencoder, of ready layers or by a recipe, not filled yet."""
+def unfilled_autoencoder(
+    layers: Any, recipe: Any, standardizer: Standardizer, n_components: int
+) -> Autoencoder:
+    """The autoencoder, of the layers described or by a recipe, with any weights."""
     if recipe is not None:
         try:
             return build_autoencoder(recipe, standardizer, n_components, make_generator(0))
@@ -231,5 +232,5 @@ def check_history(history: list[Any]) -> None:
     for row in history:
         if type(row) is not dict or not {"phase", "epoch", "loss"} <= row.keys():
             raise ValueError("a row of the history is none")
-        if any(type(value) not in (str, int, float) for value in row.values()):
+        if any(not isinstance(value, str | Real) for value in row.values()):
             raise ValueError("a row of the history holds more than numbers")
