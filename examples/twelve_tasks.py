@@ -68,8 +68,8 @@ texts = TfidfVectorizer(max_features=500).fit_transform(iris.DESCR.splitlines())
 topics = ClusteringModuleGMM(k=4, random_state=0).fit_predict(texts)
 
 # Task 11: watch a fit, and stop it when it is good enough.
-enough = lambda row: row.get("changed", 1.0) < 0.005  # noqa: E731
-watched = DeepAEClustering(k=10, hidden_layer_sizes=(100,), callback=enough, random_state=0)
+watched = DeepAEClustering(k=10, hidden_layer_sizes=(100,), random_state=0)
+watched.set_params(callback=lambda row: row.get("changed", 1.0) < 0.005)
 history = watched.fit(known).history_
 
 # Task 12: explain what makes the clusters.
