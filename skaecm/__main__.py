@@ -76,7 +76,8 @@ kinds:
   centers           the centres of the clusters, as images or over the features
   sizes             how many rows each cluster has: of DATA, else of the fit
   embedding         the rows of DATA in a plane, coloured by cluster
-  responsibilities  how the clusters share some rows of DATA
+  responsibilities  shares of the clusters in the least certain rows of DATA, 30 at
+                    most, by their number from 0
   confusion         clusters against the labels of DATA
 
 examples:
@@ -185,7 +186,7 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="a parameter of the estimator, such as max_iter=50, hidden_layer_sizes=[64,64] or "
+        help="a parameter of the estimator, such as max_iter=50, hidden_layer_sizes=64,64 or "
         "init=random; may be given several times (default: those of the estimator)",
     )
     add_label_options(parser)
@@ -255,9 +256,9 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
 def add_result_options(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Files for what a model says of the rows."""
     for kind, content in {
-        "labels": "the cluster of every row",
-        "probabilities": "every row's shares in the clusters, which sum to one",
-        "embedding": "every row's code in the embedding",
+        "labels": "the cluster of every row (from 0)",
+        "probabilities": "the shares of every row in the clusters",
+        "embedding": "the code of every row in the embedding",
     }.items():
         parser.add_argument(
             f"--{kind}",

@@ -36,6 +36,9 @@ RESULTS = ("labels", "probabilities", "embedding")
 FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 DPI = 150
 
+# Rows of a picture of responsibilities: the least certain ones, from the least certain on.
+MOST_ROWS = 30
+
 # What plot can draw: of a model, and of rows as a model sees them.
 KINDS_OF_DATA = ("embedding", "responsibilities", "confusion")
 KINDS = ("loss", "centers", "sizes", *KINDS_OF_DATA)
@@ -269,12 +272,13 @@ def draw(
             model, image_shape=image_shape or known
         )
     if kind == "sizes":
-        if dataset is None:
-            return plotting.ClusterSizesDisplay.from_estimator(model)
-        return plotting.ClusterSizesDisplay.from_predictions(model.predict(dataset.data))
+        labels = model.labels_ if dataset is None else model.predict(dataset.data)
+        return plotting.ClusterSizesDisplay.from_predictions(labels, weights=model.weights_)
     assert dataset is not None
     if kind == "embedding":
         return plotting.EmbeddingDisplay.from_estimator(model, dataset.data)
     if kind == "responsibilities":
-        return plotting.ResponsibilitiesDisplay.from_estimator(model, dataset.data)
+        shares = model.predict_proba(dataset.data)
+        rows = np.argsort(shares.max(axis=1), kind="stable")[:MOST_ROWS]
+        return plotting.ResponsibilitiesDisplay.from_predictions(shares[rows], row_names=rows)
     return plotting.ClusterConfusionDisplay.from_estimator(model, dataset.data, dataset.target)
