@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 # Reading and writing
 # -------------------
+
+
+def needed(module: str, extra: str) -> Any:
+    """A module that the work will end with, so that it is missed before."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ImportError(f"{module} is needed: pip install skaecm[{extra}]") from None
 
 
 def read_data(arguments: argparse.Namespace, columns: Sequence[str] | None = None) -> Bunch:
@@ -139,6 +148,7 @@ def fit(arguments: argparse.Namespace, say: Say) -> None:
     results = result_outputs(arguments)
     outputs = [Output("--model", arguments.model), *results]
     check_outputs(outputs, force=arguments.force, inputs=[arguments.data])
+    needed("safetensors", "persistence")
     model = make_model(arguments)
     dataset = read_data(arguments)
     X = dataset.data
@@ -237,12 +247,8 @@ def plot(arguments: argparse.Namespace, say: Say) -> None:
     check_outputs([output], force=arguments.force, inputs=inputs)
     if kind in KINDS_OF_DATA and not arguments.data:
         raise ValueError(f"--kind {kind} draws rows: give DATA after MODEL.")
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("plot needs matplotlib: pip install skaecm[plots]") from None
     # A file is written, no window opened.
-    matplotlib.use("agg")
+    needed("matplotlib", "plots").use("agg")
     model = read_model(arguments.model)
     dataset = read_for(model, arguments) if arguments.data else None
     if kind == "confusion" and dataset is not None and dataset.target is None:
