@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._style import (
+    LETTER,
     Display,
     add_legend,
     as_matrix,
@@ -15,6 +16,7 @@ from ._style import (
     draw_matrix,
     fitted,
     name_ticks,
+    room_for_text,
     style,
 )
 
@@ -188,12 +190,11 @@ class ClusterCentersDisplay(Display):
         display : ClusterCentersDisplay
             The display itself.
         """
-        is_own = ax is None
         ax = self._start(ax)
         if self.image_shape is not None:
             self._draw_images(ax, kwargs)
         elif len(self.centers) <= MAX_LINES:
-            self._draw_lines(ax, is_own, kwargs)
+            self._draw_lines(ax, kwargs)
         else:
             self._draw_heat_map(ax, kwargs)
         return self
@@ -209,25 +210,28 @@ class ClusterCentersDisplay(Display):
             images = np.clip((images - low) / max(high - low, np.finfo(float).tiny), 0, 1)
         gap, caption = GAP * height, CAPTION * height
         cell = width + gap, height + caption + gap
-        frame = ax.get_window_extent()
-        n_columns = _n_columns(len(images), frame.width / cell[0], frame.height / cell[1])
+        frame = room_for_text(ax)
+        n_columns = _n_columns(len(images), frame[0] / cell[0], frame[1] / cell[1])
         n_rows = ceil(len(images) / n_columns)
-        points = 72 * min(frame.width / (n_columns * cell[0]), frame.height / (n_rows * cell[1]))
-        font_size = min(12.0, 0.8 * caption * points / ax.get_figure().get_dpi())
+        points = min(frame[0] / (n_columns * cell[0]), frame[1] / (n_rows * cell[1]))
+        captions = [str(j) for j in range(len(images))]
+        if self.sizes is not None:
+            captions = [f"{j} ({size})" for j, size in enumerate(self.sizes)]
+        room = cell[0] / (LETTER * max(map(len, captions))), caption
+        font_size = min(12.0, points * min(room))
         look = style("image", {"cmap": "gray", "vmin": low, "vmax": high}, given)
         for j, image in enumerate(images):
             left, top = j % n_columns * cell[0], j // n_columns * cell[1]
             extent = (left, left + width, top + height, top)
             ax.imshow(image, **{"extent": extent, **look})
-            count = "" if self.sizes is None else f" ({self.sizes[j]})"
             place = left + width / 2, top - 0.04 * height
-            ax.text(*place, f"{j}{count}", ha="center", va="bottom", fontsize=font_size)
+            ax.text(*place, captions[j], ha="center", va="bottom", fontsize=font_size)
         ax.set(
             xlim=(-gap, n_columns * cell[0]), ylim=(n_rows * cell[1] - caption, -caption - gap / 2)
         )
         ax.set_axis_off()
 
-    def _draw_lines(self, ax: Any, is_own: bool, given: dict[str, Any]) -> None:
+    def _draw_lines(self, ax: Any, given: dict[str, Any]) -> None:
         k, n_features = self.centers.shape
         colors = cluster_colors(k)
         marker = "o" if n_features <= MAX_MARKED else ""
@@ -236,7 +240,7 @@ class ClusterCentersDisplay(Display):
             ax.plot(center, **style("line", look, given))
         self._name_features(ax)
         ax.set_ylabel("centre")
-        add_legend(ax, is_own, title="cluster")
+        add_legend(ax, title="cluster")
 
     def _draw_heat_map(self, ax: Any, given: dict[str, Any]) -> None:
         deviation = self.centers - self.centers.mean(axis=0)

@@ -19,6 +19,7 @@ from ._style import (
     first_steps,
     fitted,
     line_color,
+    makes_room,
     style,
 )
 
@@ -38,8 +39,9 @@ class EmbeddingDisplay(Display):
 
     A number stands at the centre of every cluster, where there are no centres at
     its median. Rows with a dark ring (light on a dark background) are uncertain:
-    their largest responsibility is small. The line below the axis says
-    what a ring means and how many of the rows are shown.
+    their largest responsibility is small. A line below the axis, or inside where
+    the figure has no layout engine, says what a ring means and how many of the rows
+    are shown.
 
     Parameters
     ----------
@@ -295,7 +297,7 @@ class EmbeddingDisplay(Display):
         look |= {"rasterized": len(self.labels) > 1000}
         self.scatter_, self.text_ = [], []
         # The uncertain ones last, so that nothing hides them.
-        for ring, width in ((False, 0.0), (True, 0.8)):
+        for ring, width in ((False, 0.0), (True, 0.8 if len(self.labels) <= 1000 else 0.5)):
             for cluster, color, marker in zip(clusters, colors, markers, strict=True):
                 rows = (self.labels == cluster) & (is_uncertain == ring)
                 if rows.any():
@@ -317,8 +319,12 @@ class EmbeddingDisplay(Display):
         if self.centers is not None:
             ax.update_datalim(self.centers)
             ax.autoscale_view()
-        xlabel = "\n".join(filter(None, (self.axis_names[0], self.note)))
-        ax.set(xlabel=xlabel, ylabel=self.axis_names[1])
+        xlabel, ylabel = self.axis_names
+        if makes_room(ax):
+            xlabel = "\n".join(filter(None, (xlabel, self.note)))
+        else:
+            ax.text(0.01, 0.01, self.note, transform=ax.transAxes, fontsize="x-small")
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         return self
 
     def _number(self, ax: Any, text: str, place: np.ndarray, color: Any, k: int) -> None:

@@ -1,13 +1,24 @@
 """Displays of how a fit came about: its loss over the epochs, and the search for k."""
 
 import re
-from itertools import groupby
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._style import PALETTE, Display, add_legend, as_labels, fitted, line_color, style
+from ._style import (
+    LETTER,
+    LINE,
+    PALETTE,
+    Display,
+    add_legend,
+    as_labels,
+    fitted,
+    line_color,
+    room_for_text,
+    style,
+)
 
 # Up to so many epochs each has a dot: single ones would else not be seen.
 MAX_DOTS = 50
@@ -16,9 +27,6 @@ MAX_DOTS = 50
 # negative, it is linear about zero, up to the power of ten below this share of the largest.
 WIDE = 20.0
 LINEAR = 1e-3
-
-# Phases whose middles are nearer than this share of the axis have slanted names.
-NEAR = 0.2
 
 # Space between two panels, as a share of the height of one, and as many k as have a tick.
 PANEL_GAP = 0.12
@@ -131,7 +139,6 @@ class LossCurveDisplay(Display):
         display : LossCurveDisplay
             The display itself.
         """
-        is_own = ax is None
         ax = self._start(ax)
         epochs = np.arange(1, len(self.history) + 1)
         curves = self._curves()
@@ -154,7 +161,7 @@ class LossCurveDisplay(Display):
                 ax.set_yscale("symlog", linthresh=linthresh)
         self._mark_phases(ax, curves["loss"])
         ax.set(xlabel="epoch", ylabel="loss and its terms")
-        add_legend(ax, is_own)
+        add_legend(ax)
         return self
 
     def _curves(self) -> dict[str, np.ndarray]:
@@ -169,34 +176,39 @@ class LossCurveDisplay(Display):
 
     def _mark_phases(self, ax: Any, loss: np.ndarray) -> None:
         """A band and a name for every phase, and a star at its lowest loss."""
-        middles: list[float] = []
-        names: list[str] = []
-        best: list[int] = []
-        start = 0
-        for name, rows in groupby(row["phase"] for row in self.history):
-            stop = start + len(list(rows))
-            if len(names) % 2:
-                ax.axvspan(start + 0.5, stop + 0.5, color=line_color(), alpha=0.08, linewidth=0)
-            middles.append((start + stop + 1) / 2)
-            names.append(name)
-            best.append(start + int(np.argmin(loss[start:stop])))
-            start = stop
-        ax.plot(
-            np.array(best) + 1,
-            loss[best],
-            linestyle="",
-            marker="*",
-            markersize=11,
-            color=line_color(),
-            label="best of its phase",
-        )
+        phases = [row["phase"] for row in self.history]
+        starts = [0, *(i for i in range(1, len(loss)) if phases[i] != phases[i - 1]), len(loss)]
+        bounds = list(pairwise(starts))
+        best = np.array([start + np.argmin(loss[start:stop]) for start, stop in bounds])
+        look = {"linestyle": "", "marker": "*", "markersize": 11, "color": line_color()}
+        ax.plot(best + 1, loss[best], label="best of its phase", **look)
+        for start, stop in bounds[1::2]:
+            ax.axvspan(start + 0.5, stop + 0.5, color=line_color(), alpha=0.08, linewidth=0)
         ax.set_xlim(0.5, len(loss) + 0.5)
-        top = ax.secondary_xaxis("top")
-        top.set_ticks(middles, names, fontsize="small")
-        top.tick_params(length=0)
-        if len(middles) > 1 and np.diff(middles).min() < NEAR * len(loss):
-            for text in top.get_xticklabels():
-                text.set(rotation=25, ha="left", va="bottom", rotation_mode="anchor")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        names = [phases[start] for start, _ in bounds]
+        _name_phases(ax, names, np.array([(start + stop + 1) / 2 for start, stop in bounds]))
+
+
+def _name_phases(ax: Any, names: list[str], middles: np.ndarray) -> None:
+    """Names above the middles of phases; upright where these are near, together where nearer."""
+    import matplotlib
+
+    size = 0.83 * matplotlib.rcParams["font.size"]
+    low, high = ax.get_xlim()
+    scale = room_for_text(ax)[0] / (high - low)
+    shown, places = names[:1], [middles[0]]
+    for name, middle in zip(names[1:], middles[1:], strict=True):
+        if scale * (middle - places[-1]) < LINE * size:
+            shown[-1] += f", {name}"
+        else:
+            shown.append(name)
+            places.append(middle)
+    room = scale * np.diff(places).min(initial=np.inf)
+    upright = room < LETTER * size * (1 + max(map(len, shown)))
+    top = ax.secondary_xaxis("top")
+    top.set_ticks(places, shown, fontsize=size, rotation=90 if upright else 0)
+    top.tick_params(length=0)
 
 
 def _check_history(history: Any) -> list[dict[str, Any]]:

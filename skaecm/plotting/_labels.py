@@ -8,7 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 from ..metrics import aligned_confusion_matrix
 from ._style import (
     Display,
-    add_legend,
     as_labels,
     as_matrix,
     check_numbered,
@@ -137,22 +136,15 @@ class ClusterSizesDisplay(Display):
         display : ClusterSizesDisplay
             The display itself.
         """
-        is_own = ax is None
         ax = self._start(ax)
         places = np.arange(len(self.sizes))
         look = {"color": cluster_colors(len(places)), "width": 0.8}
         self.bars_ = ax.bar(places, self.sizes, **style("bars", look, kwargs))
         if self.expected is not None:
-            ax.hlines(
-                self.expected,
-                places - 0.45,
-                places + 0.45,
-                color=line_color(),
-                label="weight x rows",
-            )
-            add_legend(ax, is_own)
+            ax.hlines(self.expected, places - 0.45, places + 0.45, color=line_color())
         name_ticks(ax.xaxis, self.clusters)
-        ax.set(xlabel="cluster", ylabel="rows")
+        note = "" if self.expected is None else " (line: weight times rows)"
+        ax.set(xlabel=f"cluster{note}", ylabel="rows")
         return self
 
 
@@ -161,7 +153,7 @@ class ClusterConfusionDisplay(Display):
     """Classes against clusters, in the order that puts matched ones on the diagonal.
 
     Clusters are matched to classes by `skaecm.metrics.aligned_confusion_matrix`.
-    Up to 15 classes and clusters have their numbers written.
+    Numbers are written into the cells where there is room, but for zeros.
 
     Parameters
     ----------
@@ -337,8 +329,8 @@ class ClusterConfusionDisplay(Display):
 class ResponsibilitiesDisplay(Display):
     """Responsibilities of the clusters for single rows.
 
-    A line of the picture is a row, its colours sum to one. Up to 15 rows and
-    clusters have their numbers written.
+    A line of the picture is a row, and its numbers sum to one. They are written
+    where there is room, but for those that round to zero.
 
     Parameters
     ----------

@@ -30,11 +30,15 @@ MANY_RANGE = (0.3, 0.92)
 GOLDEN = (5**0.5 - 1) / 2
 MARKERS = "osD^vP"
 
-# Names beside each other on an axis, and cells beside each other with a number in each,
-# that can be read.
-MAX_NAMES = 40
-MAX_NUMBERS = 15
+# Sizes of names on an axis, as shares of the size of text; width of a letter and height of
+# a line, as shares of their size; letters of a name at most.
+NAME_SIZES = (1.0, 0.83, 0.7, 0.58)
+LETTER = 0.62
+LINE = 1.2
 MAX_LETTERS = 24
+
+# Numbers in cells are left out where they would have to be smaller than this, in points.
+SMALLEST_NUMBER = 5.5
 
 
 class Display(ABC):
@@ -174,30 +178,47 @@ def style(kind: str, defaults: dict[str, Any], given: dict[str, Any]) -> dict[st
     return defaults | matplotlib.cbook.normalize_kwargs(given, artist)
 
 
-def font_size(n_texts: int) -> str:
-    """Size at which so many texts fit beside each other."""
-    if n_texts <= 12:
-        return "medium"
-    return "small" if n_texts <= 20 else "xx-small"
+def makes_room(ax: Any) -> bool:
+    """Whether the figure's layout makes room for what stands beside the axes."""
+    return ax.figure.get_layout_engine() is not None
 
 
-def add_legend(ax: Any, is_own: bool, **kwargs: Any) -> None:
-    """A legend beside the axes of a figure of our own, which makes room; else inside."""
-    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if is_own else {"loc": "best"}
+def add_legend(ax: Any, **kwargs: Any) -> None:
+    """A legend beside the axes where there will be room, else inside."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if makes_room(ax) else {}
     ax.legend(**place, fontsize="small", title_fontsize="small", **kwargs)
 
 
+def room_for_text(ax: Any) -> tuple[float, float]:
+    """Width and height of axes in points, less what colour bars and names will take."""
+    box = ax.get_window_extent()
+    points = 0.8 * 72 / ax.figure.dpi
+    return points * box.width, points * box.height
+
+
 def name_ticks(axis: Any, names: Sequence[Any]) -> None:
-    """A tick for every name at 0, 1, ..., or for as many of them as can be read."""
-    step = ceil(len(names) / MAX_NAMES)
-    shown = [str(name) for name in names[::step]]
-    shown = [s if len(s) <= MAX_LETTERS else f"{s[: MAX_LETTERS - 3]}..." for s in shown]
-    is_long = sum(map(len, shown)) > MAX_NAMES
+    """A tick for every name at 0, 1, ..., or for as many of them as can be read.
+
+    The largest size that fits is taken; names too long to stand beside each other
+    are turned.
+    """
+    import matplotlib
+
+    texts = [str(name) for name in names]
+    texts = [s if len(s) <= MAX_LETTERS else f"{s[: MAX_LETTERS - 3]}..." for s in texts]
+    is_x = axis.axis_name == "x"
+    length = room_for_text(axis.axes)[0 if is_x else 1]
+    sizes = matplotlib.rcParams["font.size"] * np.array(NAME_SIZES)
+    widest = LETTER * sum(len(text) + 1 for text in texts)
+    upright = sizes[widest * sizes <= length] if is_x else sizes[:0]
+    turned = sizes[LINE * len(texts) * sizes <= length]
+    fitting = upright if len(upright) else turned
+    step = 1 if len(fitting) else ceil(LINE * len(texts) * sizes[-1] / length)
     axis.set_ticks(
-        range(0, len(names), step),
-        shown,
-        fontsize=font_size(len(shown)),
-        rotation=90 if is_long and axis.axis_name == "x" else 0,
+        range(0, len(texts), step),
+        texts[::step],
+        fontsize=fitting[0] if len(fitting) else sizes[-1],
+        rotation=90 if is_x and not len(upright) else 0,
     )
 
 
@@ -210,19 +231,31 @@ def draw_matrix(
     number_format: str = "",
     **look: Any,
 ) -> Any:
-    """A heat map, with ``numbers`` written into its cells where they can be read."""
+    """A heat map, with ``numbers`` but zeros written into its cells where there is room."""
+    import matplotlib
+
     image = ax.imshow(matrix, **style("image", {"aspect": "auto", **look}, given))
-    if numbers is not None and max(matrix.shape) <= MAX_NUMBERS:
-        for (i, j), number in np.ndenumerate(numbers):
-            red, green, blue, _ = image.to_rgba(matrix[i, j])
+    if numbers is None:
+        return image
+    texts = [[format(number, number_format) for number in row] for row in numbers]
+    letters = max(len(text) for row in texts for text in row)
+    width, height = room_for_text(ax)
+    n_rows, n_columns = matrix.shape
+    size = min(width / n_columns / (LETTER * (letters + 1)), height / n_rows / LINE)
+    if size < SMALLEST_NUMBER:
+        return image
+    zero = format(0 * numbers[0, 0], number_format)
+    for (i, j), value in np.ndenumerate(matrix):
+        if texts[i][j] != zero:
+            red, green, blue, _ = image.to_rgba(value)
             is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
             ax.text(
                 j,
                 i,
-                format(number, number_format),
+                texts[i][j],
                 ha="center",
                 va="center",
                 color="black" if is_light else "white",
-                fontsize="small" if max(matrix.shape) <= 10 else "x-small",
+                fontsize=min(size, 0.83 * matplotlib.rcParams["font.size"]),
             )
     return image
