@@ -2,7 +2,8 @@
 
 from ._clustering_module import ClusteringModuleGMM
 from ._deep_clustering import DeepAEClustering
+from ._onnx import export_onnx
 from ._persistence import load, save
 from ._version import __version__
 
-__all__ = ["ClusteringModuleGMM", "DeepAEClustering", "__version__", "load", "save"]
+__all__ = ["ClusteringModuleGMM", "DeepAEClustering", "__version__", "export_onnx", "load", "save"]

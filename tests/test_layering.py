@@ -45,6 +45,7 @@ ROOMS |= {
     "_files": set(),
     "_values": {"autoencoders"},
     "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
+    "_onnx": {"_base", "_files", "_modules"},
     "_persistence": {
         "_clustering_module",
         "_deep_clustering",
@@ -54,7 +55,7 @@ ROOMS |= {
         "_values",
         "_version",
     },
-    "__init__": {"_clustering_module", "_deep_clustering", "_persistence", "_version"},
+    "__init__": {"_clustering_module", "_deep_clustering", "_onnx", "_persistence", "_version"},
 }
 
 # These talk to estimators through public names alone, and no room above knows them.
