@@ -5,8 +5,8 @@ Four parts, each with one setting for all of its data:
 - images: ``augment="image"`` with neighbours.
 - neighbours: ``n_neighbors`` without augmentation, beside N2D of ClustPy 0.0.3.
 - graphs: rows with a graph, both informative and neither enough. Features and graph
-  together, beside features alone, the graph alone, and k-means on rows that are mixed
-  with their neighbours just as `fit` mixes them.
+  together, beside features alone (without and with ``n_neighbors``), the graph alone,
+  and k-means on rows that are mixed with their neighbours just as `fit` mixes them.
 - cost: seconds of an epoch with partners over those of one without.
 
 Every run is one row of ``benchmarks/results/partners.jsonl``; runs whose row is there
@@ -80,6 +80,7 @@ NEIGHBOURS = {
     "max_iter": 20,
 }
 GRAPHS = {"hidden_layer_sizes": (500, 500, 500), "pretrain_iter": 20, "max_iter": 20}
+GRAPH_NEIGHBOURS = {"n_neighbors": 10}
 
 # The two generators were set so that k-means on the features and spectral clustering of
 # the graph each get an accuracy of 0.6 to 0.7, on seeds that are not scored below, and
@@ -252,10 +253,15 @@ def run_graph(method, name, seed, limit):
         affinity = sp.csr_matrix(graph)
         labels, seconds = timed(lambda: model.fit(affinity).labels_)
     else:
-        model = DeepAEClustering(k, random_state=seed, **GRAPHS)
-        adjacency = graph if method == "DeepAEClustering, both" else None
+        model = DeepAEClustering(k, random_state=seed, **deep_settings(method))
+        adjacency = graph if method.endswith("both") else None
         labels, seconds = timed(lambda: model.fit(X, adjacency=adjacency).labels_)
     return [score(y, labels, seconds)]
+
+
+def deep_settings(method):
+    """The settings of DeepAEClustering on rows with a graph."""
+    return GRAPHS if method == "DeepAEClustering, features" else GRAPHS | GRAPH_NEIGHBOURS
 
 
 def run_cost(name, seed, limit):
@@ -304,6 +310,7 @@ def run_cost(name, seed, limit):
 GRAPH_METHODS = (
     "KMeans, features",
     "DeepAEClustering, features",
+    "DeepAEClustering, neighbours",
     "SpectralClustering, graph",
     "KMeans, smoothed",
     "DeepAEClustering, both",
@@ -333,7 +340,7 @@ def settings_of(part, name, method):
     elif part == "graphs":
         settings = {"generator": GENERATORS[name][1]}
         if method.startswith("DeepAEClustering"):
-            settings = settings | GRAPHS
+            settings = settings | deep_settings(method)
     else:
         settings = COST[method]
     return json.loads(json.dumps(settings))
@@ -386,7 +393,7 @@ def read_rows():
 def format_table(rows):
     """Mean and standard deviation over seeds of every part, data set and method."""
     lines = [
-        f"{'part':10s} {'data':13s} {'method':26s} {'seeds':>5s} {'ACC':>14s} {'NMI':>14s} "
+        f"{'part':10s} {'data':13s} {'method':28s} {'seeds':>5s} {'ACC':>14s} {'NMI':>14s} "
         f"{'ARI':>14s} {'seconds':>7s}"
     ]
     for part in ("images", "neighbours", "graphs"):
@@ -405,17 +412,17 @@ def format_table(rows):
                     figures.append(f"{np.mean(values):.3f} +- {np.std(values):.3f}")
                 seconds = np.median([row["seconds"] for row in chosen])
                 lines.append(
-                    f"{part:10s} {name:13s} {method:26s} {len(chosen):5d} "
+                    f"{part:10s} {name:13s} {method:28s} {len(chosen):5d} "
                     + " ".join(figures)
                     + f" {seconds:7.0f}"
                 )
     chosen = [row for row in rows if row["part"] == "cost"]
     if chosen:
         lines += ["", "Seconds of an epoch with partners, and over one without"]
-        lines.append(f"{'data':13s} {'partners':26s} {'pretraining':>16s} {'joint':>16s}")
+        lines.append(f"{'data':13s} {'partners':28s} {'pretraining':>16s} {'joint':>16s}")
     for row in chosen:
         lines.append(
-            f"{row['data']:13s} {row['method']:26s} "
+            f"{row['data']:13s} {row['method']:28s} "
             + " ".join(
                 f"{row[f'{phase}_seconds']:7.2f} ({row[f'{phase}_ratio']:.2f} x)"
                 for phase in ("pretraining", "joint")

@@ -150,8 +150,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges between rows that should be of one cluster, directed or not, with
             weights of zero or more. Rows are first mixed with their neighbours
-            (``x/2 + mean/2``, twice), and neighbours become partners. Rows without
-            edges stay as they are.
+            (``x/2 + mean/2``, twice), and neighbours become partners, drawn the more
+            often the more alike they then are. Rows without edges stay as they are.
 
         Returns
         -------
@@ -254,6 +254,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             seed, start_seed = draw_seeds(self.random_state, 2)
             if first:
                 prepared, history = self._prepare(data, seed, watch)
+                watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
                 loss = total_loss(network, data.partners.training)
                 run = Run(network, loss, False, 0, history + start_history)
@@ -266,6 +267,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                     training.epoch = self.n_iter_ + 1
                 else:
                     training.load_state_dict(self._training_state)
+                watch.run = 1
                 with watch.phase("training", 1) as phase:
                     phase.begin()
                     loss = training.run_epoch(data.partners.training)

@@ -110,7 +110,8 @@ class DeepAEClustering(BaseModuleClusterer):
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
         the cluster of a row. Neighbours of rows of more than 64 features are sought
         among their principal directions. With more than 100,000 rows the search is
-        approximate and needs faiss (``pip install skaecm[neighbors]``).
+        approximate and needs faiss (``pip install skaecm[neighbors]``). With an
+        `adjacency`, the nearest of the smoothed rows join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.

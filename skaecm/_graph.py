@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.metrics.pairwise import euclidean_distances, paired_distances
 from sklearn.neighbors import kneighbors_graph
+from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
@@ -35,6 +36,12 @@ REFINEMENTS = 20
 
 # So little that it decides only where there are no edges.
 FAINT = 1e-9
+
+# The squared distance at which an edge counts 1/e, as a share of the median of all edges.
+LIKENESS = 0.5
+
+# Edges whose distances are computed at once.
+EDGES_AT_ONCE = 2**16
 ROUNDING = 1e-12
 
 # How often, and with which weight of its neighbours, a row of a given graph is smoothed.
@@ -85,9 +92,7 @@ def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
     n_neighbors = min(n_neighbors, x.shape[0] - 1)
     if n_neighbors == 0:
         return sp.csr_array(x.shape[:1] * 2, dtype=np.float64)
-    if x.shape[1] > SEARCH_WIDTH:
-        directions = randomized_svd(x, SEARCH_WIDTH, random_state=0)[2]
-        x = x @ directions.T
+    x = _principal(x)
     if x.shape[0] > EXACT_ROWS:
         graph = _approximate_neighbours(x, n_neighbors)
     else:
@@ -95,6 +100,41 @@ def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
     graph = graph + graph.T
     graph.data[:] = 1.0
     return graph
+
+
+def _principal(x: Any) -> Any:
+    """Rows (n, d) as they are, or on their first directions where they are wide."""
+    if x.shape[1] <= SEARCH_WIDTH:
+        return x
+    return x @ randomized_svd(x, SEARCH_WIDTH, random_state=0)[2].T
+
+
+def trusted(graph: sp.csr_array, x: Any, n_neighbors: int | None) -> sp.csr_array:
+    """The edges of ``graph`` that ``x`` (n, d) bears out, and those to the nearest rows.
+
+    A given graph may hold wrong edges, and smoothed rows tell most of them: every
+    edge is weighted by ``exp(-s / (median(s) / 2))`` with the squared distance s of its
+    rows and the median over the given ones.
+    """
+    x = _principal(x)
+    scale = LIKENESS * np.median(_squared_lengths(graph, x)) if graph.nnz else 0.0
+    if n_neighbors is not None:
+        graph = sp.csr_array(graph + neighbour_graph(x, n_neighbors))
+    if scale > 0:
+        likeness = np.exp(-_squared_lengths(graph, x) / scale)
+        graph = graph.copy()
+        graph.data *= np.maximum(likeness, FAINT)
+    return graph
+
+
+def _squared_lengths(graph: sp.csr_array, x: Any) -> np.ndarray:
+    """The squared distance (n_edges,) of the rows of every edge, in the order of ``data``."""
+    source = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    parts = [
+        paired_distances(x[source[edges]], x[graph.indices[edges]]) ** 2
+        for edges in gen_batches(graph.nnz, EDGES_AT_ONCE)
+    ]
+    return np.concatenate(parts)
 
 
 def _approximate_neighbours(x: Any, n_neighbors: int) -> sp.csr_array:

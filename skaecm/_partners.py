@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
 from ._checks import check_augmented
-from ._graph import neighbour_graph
+from ._graph import neighbour_graph, trusted
 from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows, column_moments
 from .autoencoders import check_image_shape
 
@@ -76,13 +76,8 @@ def make_partners(
 ) -> Partners:
     """Partners of the checked data ``x`` (n, d), that are also ``rows``.
 
-    ``graph`` is the one that the user gave.
+    ``graph`` is the one that the user gave, and ``x`` then smoothed over it.
     """
-    if n_neighbors is not None and graph is not None:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} builds a graph, but adjacency gives one. Use one of the "
-            "two; sklearn.neighbors.kneighbors_graph(X) + adjacency is both."
-        )
     transform: Augment | None = None
     if augment == "image":
         if image_shape is None:
@@ -103,7 +98,9 @@ def make_partners(
             check_augmented(augmented, batch)
             return augmented
 
-    if n_neighbors is not None:
+    if graph is not None:
+        graph = trusted(graph, x, n_neighbors)
+    elif n_neighbors is not None:
         graph = neighbour_graph(x, n_neighbors)
     if graph is not None and rows.weight is not None:
         # A row of no weight is nobody's partner.

@@ -213,6 +213,30 @@ def test_neighbours_are_the_nearest_rows(seed, dtype, container):
     np.testing.assert_array_equal(graph.toarray(), twin_neighbours(x, 4))
 
 
+@pytest.mark.parametrize("n_neighbors", [None, 4])
+def test_edges_count_by_the_likeness_of_their_rows(seed, n_neighbors, monkeypatch):
+    x, graph = blobs(seed, n=30)[0], _graph.check_adjacency(directed_graph(seed, n=30), 30)
+    trusted = _graph.trusted(graph, x, n_neighbors).toarray()
+    squared = ((x[:, None] - x) ** 2).sum(axis=2)
+    scale = np.median(squared[graph.toarray() > 0]) / 2
+    edges = graph.toarray()
+    if n_neighbors is not None:
+        edges = edges + _graph.neighbour_graph(x, n_neighbors).toarray()
+    expected = edges * np.maximum(np.exp(-squared / scale), _graph.FAINT)
+    np.testing.assert_allclose(trusted, expected, rtol=1e-9)
+    monkeypatch.setattr(_graph, "EDGES_AT_ONCE", 7)
+    np.testing.assert_array_equal(_graph.trusted(graph, x, n_neighbors).toarray(), trusted)
+    rescaled = _graph.trusted(graph, 1e6 * x, n_neighbors).toarray()
+    np.testing.assert_allclose(rescaled, trusted, rtol=1e-6)
+
+
+def test_edges_between_equal_rows_count_as_given(seed):
+    graph = _graph.check_adjacency(directed_graph(seed), 20)
+    np.testing.assert_array_equal(
+        _graph.trusted(graph, np.ones((20, 3)), None).toarray(), graph.toarray()
+    )
+
+
 @pytest.mark.parametrize("n_neighbors", [6, 7, 1000])
 def test_as_many_neighbours_as_rows(seed, n_neighbors):
     x = blobs(seed, n=7)[0]

@@ -18,7 +18,6 @@ from helpers import assert_close_fit, assert_same_fit, blobs, learned, overlappi
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
-from sklearn.neighbors import kneighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -1039,13 +1038,17 @@ def test_parameters_that_are_refused(cls, name, fitted):
     assert_refused(model, lambda model: model.fit(X), message.format(cls=cls.__name__))
 
 
-def test_neighbours_or_a_graph_but_not_both(cls):
+def test_neighbours_join_a_given_graph(cls):
+    """The nearest of the smoothed rows; whatever else is given stays."""
     X, _ = blobs(0)
-    message = "n_neighbors=5 builds a graph, but adjacency gives one. Use one of the two"
     model = quick(cls, n_neighbors=5)
-    assert_refused(model, lambda model: model.fit(X, adjacency=GRAPH), message)
-    # The remedy that the message names.
-    model.set_params(n_neighbors=None).fit(X, adjacency=kneighbors_graph(X, 5) + GRAPH)
+    data = model._check_data(X, None, GRAPH, reset=True)
+    joined = data.partners.graph
+    near = _graph.neighbour_graph(_graph.smooth(X, _graph.check_adjacency(GRAPH, len(X))), 5)
+    expected = _graph.check_adjacency(GRAPH, len(X)) + near
+    np.testing.assert_array_equal(joined.toarray() > 0, expected.toarray() > 0)
+    model.fit(X, adjacency=GRAPH)
+    np.testing.assert_array_equal(model.predict(X, adjacency=GRAPH), model.labels_)
 
 
 def test_too_many_rows_for_an_exact_search(cls, monkeypatch):
