@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _losses
-from ._rows import Batch, Rows
+from ._rows import Batch, Labels, Rows
 
 # The running average of the responsibilities looks back over about this many
 # rows a cluster, enough for an unbiased logarithm, and never over more than this
@@ -177,7 +177,7 @@ class Autoencoder(nn.Module):
     def start_epoch(self, epoch: int, rows: Rows) -> None:
         """Nothing to prepare, and no clusters yet."""
 
-    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
         """Pretraining: the reconstruction, and the contrast of rows with partners."""
         both = together(batch)
         x = self.standardizer(both.x)
@@ -252,10 +252,11 @@ class ClusteringNetwork(nn.Module, ABC):
         """Clusters (n,) of the largest responsibilities."""
         return self.proba(x).argmax(dim=1)
 
-    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
         """All terms of the loss of a batch; rows and their partners count alike."""
         terms, g = self.data_terms(batch)
-        note_labels(labels, batch, g)
+        if labels is not None:
+            labels.note(batch, g)
         gbar = self.clustering.average(g, together(batch).weight)
         terms["E4"] = _losses.e4(self.alpha, gbar)
         if batch.partner is not None:
@@ -267,22 +268,23 @@ class ClusteringNetwork(nn.Module, ABC):
         """Before the first epoch the running average starts at the exact one."""
         if epoch > 0:
             return None
-        labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
+        labels = Labels(len(rows), rows.device)
         self.settle(rows, labels)
-        return labels
+        return labels.tensor()
 
     @torch.no_grad()
-    def settle(self, rows: Rows, labels: Tensor | None = None) -> dict[str, float]:
+    def settle(self, rows: Rows, labels: Labels | None = None) -> dict[str, float]:
         """Make gbar exact for ``rows``; the terms of the loss over all of them.
 
-        The network is left in evaluation mode. ``labels`` (n,), where given, is filled.
+        The network is left in evaluation mode. ``labels``, where given, gets the clusters.
         """
         self.eval()
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
         for batch in rows.pairs():
             terms, g = self.data_terms(batch)
-            note_labels(labels, batch, g)
+            if labels is not None:
+                labels.note(batch, g)
             share = len(batch.x) / len(rows)
             gbar += share * _losses.mean_over_rows(g[: len(batch.x)], batch.weight)
             for name, value in terms.items():
@@ -440,13 +442,6 @@ def together(batch: Batch) -> Batch:
     weight = None if batch.weight is None else torch.cat([batch.weight, batch.weight])
     indices = torch.cat([batch.indices, batch.indices])
     return Batch(torch.cat([batch.x, batch.partner]), weight, indices)
-
-
-def note_labels(labels: Tensor | None, batch: Batch, g: Tensor) -> None:
-    """Write the clusters of a batch, of responsibilities ``g``, into those of all rows."""
-    if labels is not None:
-        found = g[: len(batch.indices)].detach().argmax(dim=1)
-        labels.index_copy_(0, batch.indices, found)
 
 
 def mixture_terms(

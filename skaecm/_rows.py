@@ -18,6 +18,9 @@ from ._tensors import inference_rows, make_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
+# So many responsibilities wait to be looked at together.
+NUMBERS_HELD = 2**20
+
 # A relative deviation below this one cannot be told from rounding.
 ROUNDING = 1e-12
 
@@ -33,6 +36,39 @@ class Batch(NamedTuple):
     weight: Tensor | None
     indices: Tensor
     partner: Tensor | None = None
+
+
+@final
+class Labels:
+    """The clusters (n,) of all rows, gathered batch by batch.
+
+    What is noted is held and looked at many batches at a time, so that a step of
+    training hardly notices.
+    """
+
+    def __init__(self, n_rows: int, device: torch.device):
+        self.values = torch.empty(n_rows, dtype=torch.long, device=device)
+        self.held: list[tuple[Tensor, Tensor]] = []
+        self.n_held = 0
+
+    def note(self, batch: Batch, g: Tensor) -> None:
+        """Responsibilities (b, k) of a batch, or (2 b, k) with the partners last."""
+        self.held.append((batch.indices, g.detach()))
+        self.n_held += g.numel()
+        if self.n_held > NUMBERS_HELD:
+            self._look()
+
+    def _look(self) -> None:
+        indices = torch.cat([index for index, _ in self.held])
+        g = torch.cat([g[: len(index)] for index, g in self.held])
+        self.values[indices] = g.argmax(dim=1)
+        self.held, self.n_held = [], 0
+
+    def tensor(self) -> Tensor:
+        """The clusters, when all rows have been noted."""
+        if self.held:
+            self._look()
+        return self.values
 
 
 class Rows(ABC):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._rows import Batch, Rows
+from ._rows import Batch, Labels, Rows
 from ._tensors import to_numpy
 
 
@@ -45,10 +45,10 @@ class Trainable(Protocol):
         Before the first it gives the clusters (n,) of the rows, if it has any.
         """
 
-    def loss_terms(self, batch: Batch, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
         """Named scalars whose sum is the loss of a batch, a mean over its rows.
 
-        ``labels`` (n,), where given, are those of all rows: the batch's are noted in it.
+        ``labels``, where given, gets the clusters of the batch.
         """
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -147,7 +147,7 @@ class Training:
             watch.begin()
         start = self.module.start_epoch(self.epoch, rows)
         before = self.labels if start is None else start
-        labels = None if before is None else torch.empty_like(before)
+        labels = None if before is None else Labels(len(rows), rows.device)
         self.module.train()
         names: list[str] = []
         total: Tensor | None = None
@@ -167,19 +167,19 @@ class Training:
         self.module.train(False)
         self.epoch += 1
         if before is not None and labels is not None:
-            n_changed = (labels != before).sum().to(total.dtype)
-            *values_mean, changed = torch.cat([total, n_changed[None]]).tolist()
-            extra = {"changed": changed / len(rows)}
-        else:
-            values_mean, extra = total.tolist(), {}
-        self.labels = labels
-        terms_mean = dict(zip(names, values_mean, strict=True))
+            self.labels = labels.tensor()
+            n_changed = (self.labels != before).sum().to(total.dtype)
+            total = torch.cat([total, n_changed[None]])
+            names.append("changed")
+        terms_mean = dict(zip(names, total.tolist(), strict=True))
+        n_other = terms_mean.pop("changed", None)
+        shares = {} if n_other is None else {"changed": n_other / len(rows)}
         row = {
             "phase": self.phase,
             "epoch": self.epoch,
             "loss": sum(terms_mean.values()),
             **terms_mean,
-            **extra,
+            **shares,
         }
         check_finite(terms_mean, f"epoch {self.epoch} of {self.phase}")
         self.history.append(row)

@@ -1,10 +1,24 @@
 """Fixtures of the whole suite: the seed, the dtype and the estimator classes."""
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from helpers import BOTH
+
+# Libraries that only extras bring.
+EXTRAS = ("onnx", "onnxruntime", "pandas", "pyarrow", "safetensors", "tqdm")
+
+
+def pytest_collection_modifyitems(items):
+    """The example of a docstring that names a library runs where that is installed."""
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.suffix == ".py":
+            for name in missing:
+                if name in item.dtest.docstring:
+                    item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 @pytest.fixture
