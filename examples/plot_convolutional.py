@@ -3,7 +3,8 @@ A convolutional autoencoder
 ===========================
 
 ``autoencoder=`` takes any callable that returns an encoder and a decoder.
-``ConvolutionalAutoencoder`` is a ready one for rows that hold images.
+``ConvolutionalAutoencoder`` is a ready one for rows that hold images. The pictures show what it
+keeps of an image, and where its clusters differ from the digits.
 """
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from skaecm import DeepAEClustering
 from skaecm.autoencoders import ConvolutionalAutoencoder
 from skaecm.metrics import clustering_accuracy
+from skaecm.plotting import ClusterConfusionDisplay
 
 X, y = load_digits(return_X_y=True)
 X = X.astype("float32")
@@ -31,4 +33,10 @@ for column, pair in enumerate(zip(X[:10], decoded, strict=True)):
     for row, image in enumerate(pair):
         panels[row, column].imshow(image.reshape(8, 8), cmap="gray_r")
         panels[row, column].set_axis_off()
+
+# %%
+# The digits against the clusters, which are brought into the order that fits best. A digit that
+# fills two columns was cut in two, a column that fills two rows holds two digits.
+
+ClusterConfusionDisplay.from_estimator(model, X, y)
 plt.show()

@@ -20,7 +20,7 @@ start = DeepAEClustering(k=10, hidden_layer_sizes=(100,), max_iter=0, random_sta
 # preprocessing step might; the clustering of every fold is learned on its own rows.
 
 search = GridSearchCV(
-    DeepAEClustering(k=10, init=start.autoencoder_, random_state=0),
+    DeepAEClustering(k=10, init=start.autoencoder_, batch_size=256, random_state=0),
     {"beta": [0.03, 0.1, 0.3], "alpha": [0.01, 0.05]},
     cv=2,
 ).fit(X)
