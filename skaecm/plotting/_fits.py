@@ -20,6 +20,9 @@ from ._style import (
     style,
 )
 
+# What a history holds besides the terms of the loss.
+NO_TERMS = ("phase", "epoch", "loss", "changed", "best")
+
 # Up to so many epochs each has a dot: single ones would else not be seen.
 MAX_DOTS = 50
 
@@ -168,7 +171,7 @@ class LossCurveDisplay(Display):
         """The loss and its terms by name, NaN where an epoch has none."""
         names = dict.fromkeys(name for row in self.history for name in row)
         curves = {}
-        for name in ["loss", *(n for n in names if n not in ("phase", "epoch", "loss"))]:
+        for name in ["loss", *(n for n in names if n not in NO_TERMS)]:
             values = np.array([row.get(name, np.nan) for row in self.history], dtype=np.float64)
             if name == "loss" or np.nan_to_num(values).any():
                 curves[name] = values
@@ -212,8 +215,9 @@ def _name_phases(ax: Any, names: list[str], middles: np.ndarray) -> None:
 
 
 def _check_history(history: Any) -> list[dict[str, Any]]:
-    """A history as a list with a dict an epoch, free of NaN."""
-    rows = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
+    """A history as a list with a dict an epoch."""
+    rows = history.to_dict("records") if hasattr(history, "to_dict") else history
+    rows = list(rows) if isinstance(rows, list | tuple) else [rows]
     if not rows:
         raise ValueError(
             "history must have at least one epoch, but is empty: a fit with max_iter=0 and no "
@@ -225,9 +229,7 @@ def _check_history(history: Any) -> list[dict[str, Any]]:
                 "history must hold a dict with 'phase', 'loss' and its terms for every epoch, as "
                 f"history_ of an estimator does, but holds {row!r:.80}."
             )
-    return [
-        {key: row[key] for key in row if key != "best" and row[key] == row[key]} for row in rows
-    ]
+    return rows
 
 
 @final

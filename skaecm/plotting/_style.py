@@ -144,7 +144,7 @@ def cluster_colors(k: int) -> np.ndarray:
     import matplotlib
 
     if k <= len(PALETTE):
-        return matplotlib.colors.to_rgba_array(PALETTE[:k])
+        return matplotlib.colors.to_rgba_array(list(PALETTE[:k]))
     place = np.argsort(np.argsort(np.arange(k) * GOLDEN % 1))
     return matplotlib.colormaps[MANY](np.linspace(*MANY_RANGE, k))[place]
 
