@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -196,6 +197,28 @@ def test_requests_come_back(cls, path):
         again = there_and_back(model, path)
         assert repr(again.get_metadata_routing()) == repr(model.get_metadata_routing())
     assert_same(model, again)
+
+
+def test_the_best_of_a_search_comes_back(cls, path):
+    """Its parameters are numbers of NumPy."""
+    grid = {"k": np.arange(2, 4), "gamma": np.logspace(-1, 0, 2)}
+    search = GridSearchCV(quick(cls), grid, cv=2).fit(blobs()[0])
+    assert_same(search.best_estimator_, there_and_back(search.best_estimator_, path))
+
+
+def test_callbacks_are_not_part_of_a_fit(cls, path):
+    """Those of scikit-learn are left out; our own is given again."""
+    callback = pytest.importorskip("sklearn.callback")
+    seen = []
+    model = quick(cls, callback=seen.append).set_callbacks(callback.ScoringMonitor(scoring=None))
+    skaecm.save(model.fit(blobs()[0]), path)
+    assert seen
+    with pytest.raises(
+        ValueError, match=r"cannot hold callback \(builtin_function_or_method append"
+    ):
+        skaecm.load(path)
+    again = skaecm.load(path, callback=model.callback)
+    assert_same(model.set_callbacks(), again)
 
 
 def test_in_a_fresh_process(tmp_path):
