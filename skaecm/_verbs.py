@@ -34,6 +34,9 @@ OWN_OPTIONS = {"k": "-k", "random_state": "--seed", "verbose": "--quiet"}
 # What a fitted model says of rows, in the files that options of these names name.
 RESULTS = ("labels", "probabilities", "embedding")
 
+# Progress in a file or a pipe; a terminal has bars.
+SECONDS_BETWEEN_LINES = 10.0
+
 FIGURE_SUFFIXES = (".pdf", ".png", ".svg")
 DPI = 150
 
@@ -159,10 +162,14 @@ def fit(arguments: argparse.Namespace, say: Say) -> None:
         kept_out = f"; {dataset.target_name!r} is kept out" if dataset.target_name else ""
         say(f"{title}{kept_out}: fitting {type(model).__name__}")
     start = time.perf_counter()
+    if is_shown and sys.stderr.isatty():
+        model.set_params(verbose=1)
+    elif is_shown:
+        model.set_params(callback=epochs_said(say))
     with warnings_said(say):
-        model.set_params(verbose=int(is_shown and sys.stderr.isatty())).fit(X)
+        model.fit(X)
     seconds = time.perf_counter() - start
-    model.set_params(verbose=0)
+    model.set_params(verbose=0, callback=None)
     if dataset.feature_names is not None:
         model.feature_names_in_ = np.array(dataset.feature_names, dtype=object)
     with written_together(outputs) as (model_draft, *drafts), warnings_said(say):
@@ -172,6 +179,20 @@ def fit(arguments: argparse.Namespace, say: Say) -> None:
         print(title, *describe(model, dataset, seconds), sep="\n", file=out)
         for output in outputs:
             print(f"{output.option.removeprefix('--')}: {output.path}", file=out)
+
+
+def epochs_said(say: Say) -> Callable[[dict[str, Any]], None]:
+    """A callback that says the first epoch of every phase, and then one now and then."""
+    phase, then = "", 0.0
+
+    def callback(row: dict[str, Any]) -> None:
+        nonlocal phase, then
+        now = time.monotonic()
+        if row["phase"] != phase or now - then > SECONDS_BETWEEN_LINES:
+            phase, then = row["phase"], now
+            say(f"{phase} {row['epoch']}: loss {row['loss']:.4g}")
+
+    return callback
 
 
 def describe(model: BaseEstimator, dataset: Bunch, seconds: float) -> Iterator[str]:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,8 +108,10 @@ def test_what_fit_says(fitted):
         "probabilities: shares.npz",
         "embedding: codes.npy",
     ]
-    progress, warning = fitted.err.splitlines()
-    assert progress.startswith("rows: 90 rows, 4 features, k=3; 'kind' is kept out: fitting")
+    start, *phases, warning = fitted.err.splitlines()
+    assert start.startswith("rows: 90 rows, 4 features, k=3; 'kind' is kept out: fitting")
+    epochs = [line.split(": loss ")[0] for line in phases]
+    assert epochs[:2] == ["pretraining 1", "training 1"]
     assert warning.startswith("ConvergenceWarning: The loss was still falling")
 
 
@@ -150,7 +151,7 @@ def test_ctrl_c(tmp_path):
         text=True,
     )
     assert "fitting DeepAEClustering" in process.stderr.readline()
-    time.sleep(1)
+    assert process.stderr.readline().startswith("pretraining 1: loss ")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "skaecm fit: interrupted\n")
