@@ -384,6 +384,8 @@ def test_umap(monkeypatch):
         ((X, WORDS, None, X[:3]), {}, r"With centers of k=3 clusters, labels must be integers"),
         ((X, Y), {"projection": "lda"}, r"projection must be one of \('auto'.* but is 'lda'"),
         ((X, Y), {"projection": "centers"}, r"projection='centers' needs centers"),
+        ((X, Y), {"uncertain_below": 2}, r"uncertain_below must be .* 0 and 1, but is 2\."),
+        ((X, Y), {"uncertain_below": "9"}, r"uncertain_below must be .*, but is '9'\."),
         ((X, Y), {"subsample": 1}, r"subsample must be an integer of at least 2 .* is 1\."),
         ((X[:1], Y[:1]), {}, r"A projection needs at least 2 rows"),
         ((X[:, 0], Y), {}, r"Expected 2D array"),

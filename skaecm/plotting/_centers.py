@@ -217,7 +217,7 @@ class ClusterCentersDisplay(Display):
         captions = [str(j) for j in range(len(images))]
         if self.sizes is not None:
             captions = [f"{j} ({size})" for j, size in enumerate(self.sizes)]
-        room = cell[0] / (LETTER * max(map(len, captions))), caption
+        room = cell[0] / (LETTER * (2 + max(map(len, captions)))), caption
         font_size = min(12.0, points * min(room))
         look = style("image", {"cmap": "gray", "vmin": low, "vmax": high}, given)
         for j, image in enumerate(images):

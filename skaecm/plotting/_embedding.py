@@ -1,5 +1,6 @@
 """`EmbeddingDisplay`: rows and centres in a plane."""
 
+from numbers import Integral, Real
 from typing import Any, final
 
 import numpy as np
@@ -157,7 +158,7 @@ class EmbeddingDisplay(Display):
         """
         names = ("embedding_centers_", "cluster_centers_", "means_")
         last = fitted(estimator, "centres", *names)
-        _check_settings(projection, subsample)
+        _check_settings(projection, uncertain_below, subsample)
         n_rows = _num_samples(X)
         if subsample is not None and n_rows > subsample:
             X = resample(X, replace=False, n_samples=subsample, random_state=random_state)
@@ -231,7 +232,7 @@ class EmbeddingDisplay(Display):
         ImportError
             If "umap" is asked for and not installed.
         """
-        _check_settings(projection, subsample)
+        _check_settings(projection, uncertain_below, subsample)
         embedding = check_array(
             embedding, accept_sparse="csr", dtype=np.float64, input_name="embedding"
         )
@@ -297,7 +298,7 @@ class EmbeddingDisplay(Display):
         look |= {"rasterized": len(self.labels) > 1000}
         self.scatter_, self.text_ = [], []
         # The uncertain ones last, so that nothing hides them.
-        for ring, width in ((False, 0.0), (True, 0.8 if len(self.labels) <= 1000 else 0.5)):
+        for ring, width in ((False, 0.0), (True, 0.8 if is_uncertain.sum() <= 500 else 0.5)):
             for cluster, color, marker in zip(clusters, colors, markers, strict=True):
                 rows = (self.labels == cluster) & (is_uncertain == ring)
                 if rows.any():
@@ -348,10 +349,15 @@ class EmbeddingDisplay(Display):
         )
 
 
-def _check_settings(projection: Any, subsample: Any) -> None:
+def _check_settings(projection: Any, uncertain_below: Any, subsample: Any) -> None:
     if projection not in PROJECTIONS:
         raise ValueError(f"projection must be one of {PROJECTIONS}, but is {projection!r}.")
-    if subsample is not None and not (isinstance(subsample, int) and subsample >= 2):
+    if not (isinstance(uncertain_below, Real) and 0 <= float(uncertain_below) <= 1):
+        raise ValueError(
+            f"uncertain_below must be a number between 0 and 1, but is {uncertain_below!r}. 0 "
+            "marks no row."
+        )
+    if subsample is not None and not (isinstance(subsample, Integral) and int(subsample) >= 2):
         raise ValueError(
             f"subsample must be an integer of at least 2 or None for all rows, but is "
             f"{subsample!r}."
