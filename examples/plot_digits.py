@@ -17,7 +17,7 @@ from skaecm.plotting import ClusterCentersDisplay, EmbeddingDisplay, LossCurveDi
 
 X, y = load_digits(return_X_y=True)
 X = X.astype("float32")
-model = DeepAEClustering(k=10, random_state=0).fit(X)
+model = DeepAEClustering(k=10, hidden_layer_sizes=(500, 500), random_state=0).fit(X)
 
 # %%
 # The labels are used for scoring only.
