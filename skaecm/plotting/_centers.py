@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 
 from ._style import (
     LETTER,
+    SMALLEST_NUMBER,
     Display,
     add_legend,
     as_matrix,
@@ -47,7 +48,7 @@ class ClusterCentersDisplay(Display):
         (height, width) or (3, height, width) of the image that a centre holds in C
         order; None draws profiles.
     sizes : ndarray of shape (k,), default=None
-        Rows of every cluster, written above images.
+        Rows of every cluster, written above images where there is room.
     feature_names : sequence of str, default=None
         Names of the features; None numbers them.
 
@@ -140,7 +141,7 @@ class ClusterCentersDisplay(Display):
             (height, width) or (3, height, width) of the image that a centre holds
             in C order; None draws profiles.
         sizes : array-like of shape (k,), default=None
-            Rows of every cluster, written above images.
+            Rows of every cluster, written above images where there is room.
         feature_names : array-like of shape (n_features,), default=None
             Names of the features.
         ax : matplotlib Axes, default=None
@@ -215,10 +216,12 @@ class ClusterCentersDisplay(Display):
         n_rows = ceil(len(images) / n_columns)
         points = min(frame[0] / (n_columns * cell[0]), frame[1] / (n_rows * cell[1]))
         captions = [str(j) for j in range(len(images))]
+        font_size = min(12.0, points * caption)
         if self.sizes is not None:
-            captions = [f"{j} ({size})" for j, size in enumerate(self.sizes)]
-        room = cell[0] / (LETTER * (2 + max(map(len, captions)))), caption
-        font_size = min(12.0, points * min(room))
+            longer = [f"{j} ({size})" for j, size in enumerate(self.sizes)]
+            fitting = points * cell[0] / (LETTER * (1 + max(map(len, longer))))
+            if fitting >= SMALLEST_NUMBER:
+                captions, font_size = longer, min(font_size, fitting)
         look = style("image", {"cmap": "gray", "vmin": low, "vmax": high}, given)
         for j, image in enumerate(images):
             left, top = j % n_columns * cell[0], j // n_columns * cell[1]
