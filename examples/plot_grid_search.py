@@ -2,7 +2,9 @@
 A grid over the loss weights, without labels
 ============================================
 
-One pretrained autoencoder serves every setting of the grid; ``score`` needs no labels.
+One pretrained autoencoder serves every setting of the grid, and ``score``, the log-likelihood of
+rows that were held out, needs no labels. The picture shows it with its spread over the folds: here
+no setting is better than the others by much more than that.
 """
 
 import matplotlib.pyplot as plt
