@@ -328,7 +328,8 @@ def _read_npy(path: Path, label: Label) -> Table:
     if label:
         raise ValueError(f"{path} has no label array {label!r}: a .npy file is one array of rows.")
     try:
-        data = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            data = np.load(file, allow_pickle=False)
     except (EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
         data = None
     if not isinstance(data, np.ndarray):

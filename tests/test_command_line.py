@@ -1,4 +1,4 @@
-"""The commands fit, predict and plot as processes: files, pipes, signals, what is refused."""
+"""The commands as processes: files, pipes, signals, what is refused."""
 
 import os
 import signal
@@ -168,6 +168,17 @@ def test_plot(fitted):
     code, out, err = run("plot", "rows.skaecm", "rows.csv", *arguments, cwd=fitted.folder)
     assert (code, out, err) == (0, "figure: confusion.png\n", "")
     assert (fitted.folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare(tmp_path):
+    (tmp_path / "four.csv").write_text("a,b\n1,2\n2,1\n8,9\n9,8\n")
+    arguments = ["compare", "--data", "four.csv", "--k", 2, "--output", "figure.pdf"]
+    code, out, err = run(*arguments, cwd=tmp_path)
+    assert code == 0
+    assert out.splitlines()[-1] == "figure: figure.pdf"
+    assert "[7/7] DeepAEClustering: done in" in err
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert_refused(run(*arguments, cwd=tmp_path), "'figure.pdf' is there already", "--force")
 
 
 # In this process

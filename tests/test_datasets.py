@@ -155,6 +155,142 @@ def test_npz_refused(tmp_path, arrays, label, message):
         load(tmp_path / "own.npz", label=label)
 
 
+@pytest.mark.parametrize(
+    "text", ["1,2\n3,4\n", "1,2\r\n\r\n3,4", "0,1\n1,2\n3,4\n", "1e0, 2.0\n3,4\n"]
+)
+def test_csv_with_or_without_header(write, text):
+    """A first row of numbers is data, unless they count the columns."""
+    dataset = load(write(text), header=None)
+    np.testing.assert_array_equal(dataset.data, [[1, 2], [3, 4]])
+    assert dataset.feature_names == (["0", "1"] if text.startswith("0") else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("1,2\n3\n", {}, "line 2: 1 cells, but the first row has 2 columns"),
+        ("1,2\n3,x\n", {}, "line 2, column 2: 'x' is not a finite number"),
+        ("1,nan\n3,4\n", {}, "line 1, column 2: 'nan' is not a finite number"),
+        ("5.1,cat\n4.9,dog\n", {}, "the first row must name .* but holds 'cat' beside '5.1'"),
+        ("1,2\n3,4\n", {"label": "y"}, "no label column 'y', since its first row holds numbers"),
+        ("a,b\n3,4\n", {"columns": ["b", "c"]}, "must have the column 'c', but .* 'a', 'b'"),
+    ],
+)
+def test_csv_with_or_without_header_refused(write, text, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(text), header=None, **options)
+
+
+def test_columns_by_name(write):
+    """In the order that is asked for; what is a feature is no label."""
+    path = write("y,a,b,target\n1,2,3,cat\n4,5,6,dog\n")
+    dataset = load(path, columns=["b", "y"])
+    np.testing.assert_array_equal(dataset.data, [[3, 1], [6, 4]])
+    assert dataset.feature_names == ["b", "y"]
+    assert (list(dataset.target), dataset.target_name) == (["cat", "dog"], "target")
+    dataset = load(write("1,2\n3,4\n"), header=None, columns=["3", "1"])
+    np.testing.assert_array_equal(dataset.data, [[1, 2], [3, 4]])
+
+
+def test_numbers_that_are_known_names(write):
+    dataset = load(write("7,5\n1,2\n"), header=None, columns=["5", "7"])
+    np.testing.assert_array_equal(dataset.data, [[2, 1]])
+
+
+def test_no_labels_on_request(write, tmp_path):
+    np.savez(tmp_path / "own.npz", x=X, y=[0, 1, 0, 1])
+    assert load(tmp_path / "own.npz", label=False).target is None
+    dataset = load(write("a,y\n1,2\n3,4\n"), label=False)
+    assert (dataset.target, dataset.feature_names) == (None, ["a", "y"])
+    assert load("digits", label=False).target is None
+
+
+def test_a_feature_under_the_name_of_labels(write):
+    dataset = load(write("a,y,b\n1,0.5,2\n3,1,4\n"))
+    np.testing.assert_array_equal(dataset.data, [[1, 0.5, 2], [3, 1, 4]])
+    assert dataset.feature_names == ["a", "y", "b"]
+    with pytest.raises(ValueError, match="line 3, column 'y': '' is not a finite number"):
+        load(write("a,y,b\n1,0.5,2\n3,,4\n"))
+
+
+def test_npy(tmp_path):
+    np.save(tmp_path / "own.npy", X)
+    dataset = load(tmp_path / "own.npy")
+    np.testing.assert_array_equal(dataset.data, X)
+    assert (dataset.data.dtype, dataset.target, dataset.feature_names) == (X.dtype, None, None)
+    with pytest.raises(ValueError, match=r"no label array 'y': a \.npy file is one array"):
+        load(tmp_path / "own.npy", label="y")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (X[0], r"the array must be numbers .* shape \(3,\)"),
+        (X * np.nan, "the array must be finite, but row 0, column 0 is nan"),
+        (X.astype(object), "is not an intact .npy file of numbers"),
+    ],
+)
+def test_npy_refused(tmp_path, array, message):
+    np.save(tmp_path / "own.npy", array)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "own.npy")
+
+
+@pytest.fixture
+def pandas():
+    """pandas with what reads parquet, where they are installed."""
+    pytest.importorskip("pyarrow")
+    return pytest.importorskip("pandas")
+
+
+def test_parquet(tmp_path, pandas):
+    """As the same table in a .csv file, whatever the types of its columns."""
+    frame = pandas.DataFrame({"a": [1.5, 2.5], "n": pandas.array([3, 4], dtype="Int64")})
+    frame["flag"] = [True, False]
+    frame["class"] = pandas.Categorical(["cat", "dog"])
+    frame.to_parquet(tmp_path / "table.parquet")
+    dataset = load(tmp_path / "table.parquet")
+    np.testing.assert_array_equal(dataset.data, [[1.5, 3, 1], [2.5, 4, 0]])
+    assert dataset.feature_names == ["a", "n", "flag"]
+    assert (list(dataset.target), dataset.target_name) == (["cat", "dog"], "class")
+    dataset = load(tmp_path / "table.parquet", columns=["n"], label="flag")
+    np.testing.assert_array_equal(dataset.data, [[3], [4]])
+    assert list(dataset.target) == ["True", "False"]
+    frame[["n"]].rename(columns={"n": "label"}).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match="no column beside the labels 'label'"):
+        load(tmp_path / "table.parquet")
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "message"),
+    [
+        ({"a": [1.0, None]}, None, "column 'a' must be finite, but row 1 is nan"),
+        (
+            {"a": [1.0, 2.0], "b": ["x", "y"]},
+            None,
+            "column 'b' must hold numbers, but holds .* 'x'",
+        ),
+        ({"a": [1.0, 2.0], "b": ["x", None]}, "b", "label column 'b' must hold whole numbers"),
+        ({"a": []}, None, "must have rows and columns, but has 0 rows and 1 columns"),
+        ({"a": [1.0, 2.0]}, "b", "no label column 'b'; its columns are 'a'"),
+    ],
+)
+def test_parquet_refused(tmp_path, pandas, columns, label, message):
+    pandas.DataFrame(columns).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "table.parquet", label=label)
+
+
+def test_parquet_that_is_none(tmp_path, pandas):
+    path = tmp_path / "table.parquet"
+    pandas.DataFrame({"a": [1.0, 2.0]}).to_parquet(path)
+    content = path.read_bytes()
+    for damaged in (b"", b"a,b\n1,2\n", content[:-20], content[:20] + b"x" * 50 + content[70:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"cannot be read as a \.parquet file|must "):
+            load(path)
+
+
 def cut_archive():
     file = io.BytesIO()
     np.savez(file, x=np.arange(1000.0))
@@ -167,14 +303,21 @@ def single_array():
     return file.getvalue()
 
 
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
 @pytest.mark.parametrize(
-    "content", [b"", b"a,b\n1,2\n", b"PK\x03\x04nothing", cut_archive(), single_array()]
+    "content", [b"", b"a,b\n1,2\n", b"PK\x03\x04nothing", cut_archive(), single_array()[:-1]]
 )
-def test_npz_that_is_none(tmp_path, content):
-    path = tmp_path / "own.npz"
+def test_npy_and_npz_that_are_none(tmp_path, content, suffix):
+    path = tmp_path / f"own.{suffix}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(path))):
         load(path)
+
+
+def test_an_array_under_the_name_of_an_archive(tmp_path):
+    (tmp_path / "own.npz").write_bytes(single_array())
+    with pytest.raises(ValueError, match=r"own\.npz is not an intact \.npz archive"):
+        load(tmp_path / "own.npz")
 
 
 def test_names_refused(folder, monkeypatch):
