@@ -43,8 +43,9 @@ def rank_features(estimator: ClusteringModuleGMM | DeepAEClustering, X: Any) -> 
     estimator : ClusteringModuleGMM or DeepAEClustering
         A fitted estimator.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Rows to look at, as for `predict`; those of the fit or others. The cost is that
-        of `k` backward passes over them, on the CPU: of many rows, a sample will do.
+        Rows to look at, as for `predict`; those of the fit or others, each by itself
+        where the fit had a graph. The cost is that of `k` backward passes over them, on
+        the CPU: of many rows, a sample will do.
 
     Returns
     -------
