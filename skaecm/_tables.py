@@ -1,9 +1,6 @@
 """Tables in files: csv, npy, npz and parquet, read as rows of numbers and written."""
 
 import csv
-import pickle
-import zipfile
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -330,7 +327,9 @@ def _read_npy(path: Path, label: Label) -> Table:
     try:
         with path.open("rb") as file:
             data = np.load(file, allow_pickle=False)
-    except (EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except MemoryError:
+        raise
+    except Exception:  # of many kinds, for damaged files
         data = None
     if not isinstance(data, np.ndarray):
         raise ValueError(f"{path} is not an intact .npy file of numbers.")
@@ -353,11 +352,13 @@ def _read_npz(path: Path, label: Label) -> Table:
             label_name = next((name for name in names if name in archive), None)
             data = archive[data_name]
             labels = None if label_name is None else archive[label_name]
-    except (AttributeError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error):
-        # A single array or text under the name of an archive, or a damaged one.
-        raise ValueError(f"{path} is not an intact .npz archive.") from None
+    except MemoryError:
+        raise
     except (OSError, EOFError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}.") from None
+    except Exception:
+        # A single array or text under the name of an archive, or a damaged one.
+        raise ValueError(f"{path} is not an intact .npz archive.") from None
     _check_array(str(path), repr(data_name), data)
     if labels is None:
         return Table(data)
