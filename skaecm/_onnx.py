@@ -127,6 +127,8 @@ def export_onnx(estimator, path, method="predict_proba"):
 
     Notes
     -----
+    The export needs torch 2.5 or later.
+
     The input is called "X" and is of shape (n, n_features), in float32 after a fit of
     float32 or uint8 rows, else in float64. onnxruntime lacks LeakyReLU and convolutions
     in float64, so there they are written in simpler operations. Other layers of a

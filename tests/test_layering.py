@@ -195,11 +195,12 @@ def test_torch_rooms_do_not_know_the_estimators_of_sklearn(room):
 
 
 def test_importing_is_light():
-    """No plotting comes with the package, and no data frames but those sklearn imports."""
+    """No plotting and no extras come with the package, no data frames but those of sklearn."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sklearn.cluster, torch\n"
         "before = set(sys.modules); import skaecm, skaecm.autoencoders\n"
-        "heavy = {'matplotlib', 'pandas', 'polars', 'IPython'} & (set(sys.modules) - before)\n"
+        "heavy = {'matplotlib', 'pandas', 'polars', 'IPython', 'safetensors', 'onnx'}\n"
+        "heavy &= set(sys.modules) - before\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

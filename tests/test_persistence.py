@@ -253,6 +253,16 @@ def test_a_device_that_is_not_here(cls, path):
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_fit_of_a_gpu_rests_on_the_cpu(cls, path):
+    X, _ = blobs()
+    model = quick(cls, device="cuda").fit(X).partial_fit(X[:50])
+    again = there_and_back(model, path)
+    assert_same(model, again)
+    models = model.set_params(device="cpu"), again.set_params(device="cpu")
+    assert same(*(model.predict_proba(X) for model in models))
+
+
 # What a file cannot hold
 # -----------------------
 
