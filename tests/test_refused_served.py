@@ -390,7 +390,7 @@ def test_an_embedding_narrower_than_k(seed):
     assert len(log) == 1
     assert model.transform(X).shape == (90, 2)
     row = model.history_[-1]
-    assert list(row)[3:] == ["reconstruction", "E1", "E2", "E3", "E4"]
+    assert list(row)[3:] == ["reconstruction", "E1", "E2", "E3", "E4", "changed"]
     np.testing.assert_array_equal(model.labels_, model.predict(X))
 
 
