@@ -12,7 +12,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 .PHONY: demo test test-lowest clean
 
 demo: $(DEMO)/installed
-	$(DEMO)/bin/python -m skaecm compare
+	$(DEMO)/bin/python -m skaecm compare --force
 
 # One thread a process: the matrices are small, and the tests share the cores anyway.
 test: $(TEST)/installed

@@ -190,7 +190,8 @@ def epochs_said(say: Say) -> Callable[[dict[str, Any]], None]:
         now = time.monotonic()
         if row["phase"] != phase or now - then > SECONDS_BETWEEN_LINES:
             phase, then = row["phase"], now
-            say(f"{phase} {row['epoch']}: loss {row['loss']:.4g}")
+            run = f"run {row['run']}, " if row["run"] > 1 else ""
+            say(f"{run}{phase} {row['epoch']}: loss {row['loss']:.4g}")
 
     return callback
 

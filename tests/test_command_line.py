@@ -1,6 +1,8 @@
 """The commands as processes: files, pipes, signals, what is refused."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import ROOT, blobs
+from sklearn.datasets import load_iris
 
 import skaecm
 from skaecm.__main__ import main
@@ -423,6 +426,28 @@ def test_missing_extras(here, call, monkeypatch, module, arguments, extra):
     code, out, err = call(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"skaecm[{extra}]" in err
+
+
+def test_the_page_of_the_documentation(tmp_path, monkeypatch, call):
+    """Its commands for fit, predict and plot run, if with a smaller network."""
+    for module in ("pandas", "pyarrow", "matplotlib"):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    table = load_iris(return_X_y=True)
+    rows = [f"{x[0]},{x[1]},{x[2]},{x[3]},{'abc'[y]}" for x, y in zip(*table, strict=True)]
+    (tmp_path / "iris.csv").write_text("\n".join(["a,b,c,d,species", *rows]))
+    page = (ROOT / "doc" / "guide" / "command_line.rst").read_text()
+    lines = re.findall(r"^   \$ python -m skaecm ((?!compare).*)(?:\n   (.*))?", page, re.MULTILINE)
+    assert len(lines) == 6
+    for line, answer in lines:
+        small = SMALL if line.startswith("fit digits") else []
+        code, out, err = call(*shlex.split(line), *small)
+        if answer.startswith("skaecm"):
+            assert (code, out, err.replace("'a'", "'setosa'")) == (2, "", f"{answer}\n")
+        else:
+            assert code == 0
+            assert answer in [*err.splitlines(), *out.splitlines(), ""]
+    sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.mark.parametrize("verb", ["fit", "predict", "plot"])
