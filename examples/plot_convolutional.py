@@ -38,5 +38,6 @@ for column, pair in enumerate(zip(X[:10], decoded, strict=True)):
 # The digits against the clusters, which are brought into the order that fits best. A digit that
 # fills two columns was cut in two, a column that fills two rows holds two digits.
 
+# sphinx_gallery_thumbnail_number = 2
 ClusterConfusionDisplay.from_estimator(model, X, y)
 plt.show()

@@ -35,6 +35,7 @@ LossCurveDisplay.from_estimator(model)
 # The embedding. The centroids are nearly orthonormal, so that two principal components would show
 # three clusters and pile up the rest; this projection puts all of them on a circle.
 
+# sphinx_gallery_thumbnail_number = 2
 EmbeddingDisplay.from_estimator(model, X)
 
 # %%

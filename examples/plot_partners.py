@@ -17,7 +17,7 @@ from skaecm.plotting import EmbeddingDisplay
 
 X, y = load_digits(return_X_y=True)
 X = X.astype("float32")
-common = {"k": 10, "hidden_layer_sizes": (128, 128), "random_state": 0}
+common = {"k": 10, "hidden_layer_sizes": (128, 128), "batch_size": 128, "random_state": 0}
 models = {
     "no partners": DeepAEClustering(**common),
     "neighbours": DeepAEClustering(**common, n_neighbors=10),

@@ -31,9 +31,9 @@ def rank_features(estimator: ClusteringModuleGMM | DeepAEClustering, X: Any) -> 
     .. math::
 
         I_{aj} = \sum_{l \ne a} \frac{w_l}{1 - w_a} \,
-            \tfrac{1}{2} \Big(
-                \mathop{\mathrm{mean}}_{x \in a} + \mathop{\mathrm{mean}}_{x \in l}
-            \Big) \frac{\partial (s_a - s_l)(x)}{\partial x_j} \; (c_a - c_l)_j
+            \tfrac{1}{2} \left(
+                \underset{x \in a}{\mathrm{mean}} + \underset{x \in l}{\mathrm{mean}}
+            \right) \frac{\partial (s_a - s_l)(x)}{\partial x_j} \; (c_a - c_l)_j
 
     with the centres c decoded to the space of X, the weights w of the clusters, and
     means over rows weighted by their responsibilities.
