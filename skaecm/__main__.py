@@ -191,7 +191,7 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     )
     add_label_options(parser)
     add_seed(parser)
-    add_result_options(parser, "do not write them")
+    add_result_options(parser, "none")
     add_force(parser)
     parser.add_argument(
         "--quiet", action="store_true", help="show no progress (default: on standard error)"
@@ -203,7 +203,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="a file that fit kept")
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
     add_label_options(parser)
-    add_result_options(parser, "labels to standard output, if no file is named")
+    add_result_options(parser, "none; without any file, labels go to standard output")
     add_force(parser)
 
 

@@ -86,7 +86,9 @@ def read_model(path: Path) -> BaseEstimator:
     """The estimator that a file holds."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    return load_saved(path)
+    model = load_saved(path)
+    # A model that was fitted on a GPU predicts where there is none.
+    return model if str(model.device) == "cpu" else model.set_params(device="auto")
 
 
 def read_for(model: BaseEstimator, arguments: argparse.Namespace) -> Bunch:

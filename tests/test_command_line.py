@@ -380,6 +380,13 @@ def test_force(here, fitted, call):
     assert (here / "old.csv").read_text() == (fitted.folder / "labels.csv").read_text()
 
 
+def test_a_model_from_another_device(here, fitted, call):
+    skaecm.save(skaecm.load("rows.skaecm").set_params(device="cuda:99"), "rows.skaecm")
+    code, out, err = call(*PREDICT, "rows.csv")
+    assert (code, err) == (0, "")
+    assert out == (fitted.folder / "labels.csv").read_text()
+
+
 def test_a_folder_that_cannot_be_written(here, call, monkeypatch):
     """It is noticed before the fit."""
     folder = here / "closed"
