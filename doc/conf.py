@@ -1,8 +1,5 @@
 """Configuration of the documentation."""
 
-from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
-
 from skaecm import __version__
 
 project = "skaecm"
@@ -14,6 +11,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # neither a build nor a reader needs a network
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -35,10 +34,6 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL01", "GL02", "GL03", "PR01", "PR02", "PR03", "PR04", "RT01"}
 numpydoc_validation_exclude = {r"\.set_.*_request$", r"\.get_.*$", r"\.set_.*$", r"\.fit_.*$"}
 
-# Formulas become MathML, which browsers draw themselves: neither a build nor a reader needs
-# a network.
-html_math_renderer = "mathml"
-
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -56,23 +51,3 @@ html_title = "skaecm"
 html_show_sourcelink = False
 html_sidebars = {"index": [], "results": []}  # wide tables
 html_theme_options = {"navigation_with_keys": False}
-
-
-def inline_math(translator, node):
-    """Write a formula within a line."""
-    translator.body.append(tex2mathml(node.astext()))
-    raise nodes.SkipNode
-
-
-def block_math(translator, node):
-    """Write a formula of its own, with lines aligned at ``&``."""
-    formula = node.astext()
-    if "&" in formula:
-        formula = f"\\begin{{aligned}}{formula}\\end{{aligned}}"
-    translator.body.append(f'<div class="math">{tex2mathml(formula, as_block=True)}</div>')
-    raise nodes.SkipNode
-
-
-def setup(app):
-    """Register the renderer of formulas."""
-    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
