@@ -21,7 +21,6 @@ def test_twelve_tasks_of_five_lines():
 
 
 def test_they_run(tmp_path, monkeypatch):
-    pytest.importorskip("pandas")
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
     was = matplotlib.get_backend()
