@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from skaecm import DeepAEClustering
 from skaecm.inspection import assignment_entropy
+from skaecm.plotting import ResponsibilitiesDisplay
 
 digits = load_digits().data.astype("float32")
 rng = np.random.default_rng(0)
@@ -67,4 +68,9 @@ for row, (name, chosen) in zip(panels, lines.items(), strict=True):
         panel.spines[:].set_color("#D55E00" if is_stranger[i] else "none")
         panel.spines[:].set_linewidth(2)
     row[0].set_ylabel(name)
+
+# %%
+# Between which clusters the uncertain ones lie.
+
+ResponsibilitiesDisplay.from_estimator(model, X[lines["most uncertain"]])
 plt.show()
