@@ -1,0 +1,131 @@
+"""The table of ``quality.py``, from its rows: means, spreads and ranks.
+
+Knows no method and no data set by name; NumPy and SciPy only.
+"""
+
+import numpy as np
+from scipy.stats import rankdata
+
+MEASURES = ("acc", "nmi", "ari")
+
+
+def summaries(rows, methods):
+    """What the rows of one data set say of every method that has any, by method."""
+    found = {}
+    for method in methods:
+        mine = [row for row in rows if row["method"] == method]
+        scored = [row for row in mine if "error" not in row]
+        if not mine:
+            continue
+        found[method] = {
+            "seeds": len(scored),
+            "errors": [row["error"] for row in mine if "error" in row],
+            **{key: [row[key] for row in scored] for key in MEASURES},
+            **{
+                key: float(np.median([row[key] for row in scored])) if scored else np.nan
+                for key in ("seconds", "cpu_seconds")
+            },
+            "clusters": min((row["n_clusters"] for row in scored), default=0),
+        }
+    return found
+
+
+def ranks(found, ranked):
+    """Rank by method of the means of every measure, among the methods ``ranked``.
+
+    Equal means share a rank. A method none of whose runs gave labels comes last.
+    """
+    names = [method for method in found if method in ranked]
+    places = {method: {} for method in names}
+    for key in MEASURES:
+        means = [np.mean(found[method][key]) if found[method]["seeds"] else -1 for method in names]
+        # As they are printed: what looks equal is equal.
+        for method, place in zip(names, rankdata(-np.round(means, 3)), strict=True):
+            places[method][key] = float(place)
+    return places
+
+
+def format_measure(values, place):
+    """Mean, standard deviation over seeds, and rank."""
+    rank = "-" if place is None else f"{place:g}"
+    return f"{np.mean(values):.3f} +- {np.std(values):.3f} {rank:>5s}"
+
+
+def format_data(name, found, places, ours, n_rows, k):
+    """The lines of one data set."""
+    lines = [
+        f"{name}: {n_rows} rows, {k} clusters",
+        f"  {'method':28s} {'seeds':>5s} {'ACC':>15s} {'rank':>4s} {'NMI':>15s} {'rank':>4s} "
+        f"{'ARI':>15s} {'rank':>4s} {'clusters':>8s} {'seconds':>8s} {'CPU s':>8s} {'of ours':>7s}",
+    ]
+    unit = found[ours]["cpu_seconds"] if ours in found else np.nan
+    for method, one in found.items():
+        start = f"  {method:28s} {one['seeds']:5d} "
+        if not one["seeds"]:
+            lines.append(f"{start}no labels: {one['errors'][-1][:80]}")
+            continue
+        place = places.get(method, {})
+        measures = " ".join(format_measure(one[key], place.get(key)) for key in MEASURES)
+        share = one["cpu_seconds"] / unit if unit > 0 else np.nan
+        lines.append(
+            f"{start}{measures} {one['clusters']:8d} {one['seconds']:8.0f} "
+            f"{one['cpu_seconds']:8.0f} {share:7.2f}"
+            + (f"  {len(one['errors'])} failed" if one["errors"] else "")
+        )
+    return lines
+
+
+def format_means(found, places, methods):
+    """The lines of the mean ranks over the data sets, the best first."""
+    rows = []
+    for method in methods:
+        mine = [places[name][method] for name in places if method in places[name]]
+        if not mine:
+            continue
+        scored = [found[name][method] for name in places if method in places[name]]
+        scored = [one for one in scored if one["seeds"]]
+        spread = np.mean([np.std(one["acc"]) for one in scored]) if scored else np.nan
+        mean = [np.mean([one[key] for one in mine]) for key in MEASURES]
+        rows.append((np.mean(mean), method, len(mine), mean, spread))
+    lines = [
+        "Mean rank over data sets",
+        f"  {'method':28s} {'sets':>4s} {'ACC':>6s} {'NMI':>6s} {'ARI':>6s} {'all':>6s} "
+        f"{'spread of ACC':>13s}",
+    ]
+    for total, method, n_sets, mean, spread in sorted(rows, key=lambda row: (row[0], row[1])):
+        lines.append(
+            f"  {method:28s} {n_sets:4d} "
+            + " ".join(f"{value:6.2f}" for value in mean)
+            + f" {total:6.2f} {spread:13.3f}"
+        )
+    return lines
+
+
+def format_table(rows, data, methods, ranked, ours):
+    """The whole table.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Rows of results.
+    data : dict of str to bool
+        Data sets in order, and whether they count for the mean rank.
+    methods : sequence of str
+        Methods in order.
+    ranked : sequence of str
+        Those that are ranked.
+    ours : str
+        The method whose CPU seconds are the unit of the others'.
+    """
+    lines, found, places = [], {}, {}
+    for name in data:
+        mine = [row for row in rows if row["data"] == name]
+        if not mine:
+            continue
+        found[name] = summaries(mine, methods)
+        placed = ranks(found[name], ranked)
+        lines += format_data(name, found[name], placed, ours, mine[0]["n_rows"], mine[0]["k"])
+        lines.append("")
+        if data[name]:
+            places[name] = placed
+    return "\n".join(lines + format_means(found, places, methods))
