@@ -217,7 +217,9 @@ def test_a_copy_and_its_original_go_separate_ways(cls, seed):
 def test_sigint_during_a_long_fit(seed):
     """A real Ctrl-C, in a process of its own."""
     code = (
-        "import warnings; warnings.simplefilter('ignore')\n"
+        "import signal, warnings; warnings.simplefilter('ignore')\n"
+        # A shell's background job is started deaf to Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from helpers import *\n"
         f"X = overlapping({seed}, n=3000)\n"
         "model = quick(DeepAEClustering).fit(X)\n"
