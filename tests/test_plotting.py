@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from helpers import blobs
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MeanShift
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -31,6 +31,7 @@ from skaecm.plotting import (
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
 plt = pytest.importorskip("matplotlib.pyplot")
+CenteredNorm, LogNorm = matplotlib.colors.CenteredNorm, matplotlib.colors.LogNorm
 
 X, Y = blobs(0, n=120)
 NAMES = ["height", "width", "a rather long name of a feature", "weight"]
@@ -238,6 +239,14 @@ def test_no_history():
         LossCurveDisplay.from_estimator(KMeans(2, n_init=1).fit(X))
 
 
+def test_a_search_is_told_to_give_its_best_estimator():
+    search = search_over(quick(ClusteringModuleGMM, 2), {"alpha": [0.0]})
+    for display in (LossCurveDisplay, ClusterCentersDisplay, ClusterSizesDisplay):
+        with pytest.raises(ValueError, match=r"but is GridSearchCV\. Use its best_estimator_\."):
+            display.from_estimator(search)
+        display.from_estimator(search.best_estimator_)
+
+
 # The embedding
 # -------------
 
@@ -426,6 +435,47 @@ def test_images_of_three_channels():
     assert grey.image_shape == (4, 6)
 
 
+@pytest.mark.parametrize("norm", ["log", LogNorm(), LogNorm(vmin=1e-2)])
+def test_images_share_a_norm(norm):
+    centers = np.array([[0.0, 0.1, 1.0, 10.0], [1.0, 2.0, 5.0, 20.0]])
+    display = ClusterCentersDisplay.from_predictions(centers, image_shape=(2, 2), norm=norm)
+    low = getattr(norm, "vmin", None) or 0.1
+    assert [image.get_clim() for image in display.ax_.images] == [(low, 20.0)] * 2
+    assert all(isinstance(image.norm, LogNorm) for image in display.ax_.images)
+    assert_readable(display.figure_)
+    colour = ClusterCentersDisplay.from_predictions(
+        np.hstack([centers, centers, centers]), image_shape=(3, 2, 2), norm=norm
+    )
+    expected = np.clip(np.ma.filled(LogNorm(low, 20.0)(centers), 0), 0, 1)
+    for image, center in zip(colour.ax_.images, expected, strict=True):
+        np.testing.assert_allclose(image.get_array()[..., 0], center.reshape(2, 2))
+
+
+def test_heat_maps_take_a_norm():
+    norm = LogNorm()
+    proba = np.array([[0.9, 0.1], [0.999, 0.001]])
+    display = ResponsibilitiesDisplay.from_predictions(proba, norm=norm)
+    assert display.im_.norm is norm
+    assert display.im_.get_clim() == (0.001, 0.999)
+    assert_readable(display.figure_)
+    display = ClusterConfusionDisplay.from_predictions([0, 0, 0, 1], [0, 0, 0, 1], norm="log")
+    assert display.im_.get_clim() == (1, 3)
+    centers = np.random.RandomState(0).standard_normal((7, 3))
+    display = ClusterCentersDisplay.from_predictions(centers, norm=CenteredNorm(halfrange=9))
+    assert display.ax_.images[0].get_clim() == (-9, 9)
+    display = ResponsibilitiesDisplay.from_predictions(proba, norm=None)
+    assert display.im_.get_clim() == (0, 1)
+
+
+def test_centres_of_rows_in_no_cluster():
+    rows = np.vstack([X, 1e6 + np.zeros((1, 4))])
+    model = MeanShift(bandwidth=10.0, cluster_all=False, min_bin_freq=2, bin_seeding=True).fit(rows)
+    assert model.labels_.min() == -1
+    display = ClusterCentersDisplay.from_estimator(model, image_shape=(2, 2))
+    sizes = [np.sum(model.labels_ == j) for j in range(len(model.cluster_centers_))]
+    np.testing.assert_array_equal(display.sizes, sizes)
+
+
 def test_profiles_are_the_centres():
     few, many = (fit(ClusteringModuleGMM, k, True) for k in (6, 7))
     display = ClusterCentersDisplay.from_estimator(few)
@@ -512,7 +562,7 @@ def test_sizes_are_those_of_the_labels(module):
         ([[0, 1]], None, r"labels must have shape \(n_samples,\), .* but has shape \(1, 2\)"),
         ([0, 2], [0.5, 0.5], r"With weights of k=2 .* integers from 0 to 1, but hold \[0, 2\]"),
         (["a"], [1.0], r"With weights of k=1 clusters, labels must be integers"),
-        ([0], [[1.0]], r"weights must have shape"),
+        ([0], [[1.0]], r"weights must have shape \(k,\), one weight for every cluster, but has"),
         ([], None, r"minimum of 1 is required"),
     ],
 )
@@ -626,6 +676,7 @@ def test_scores_are_sorted_by_k():
         ([1, 2], {}, {}, r"scores must hold at least one score"),
         ([1, 1], [1.0, 2.0], {}, r"k_values must hold integers, each once, but are \[1, 1\]"),
         ([1.5], [1.0], {}, r"k_values must hold integers"),
+        ([[1, 2]], [1.0], {}, r"k_values must have shape \(n_k,\), every k once, but has shape"),
         ([1, 2], [1.0, 2.0], {"best": 3}, r"best must be one of k_values, \[1, 2\], but is 3"),
     ],
 )

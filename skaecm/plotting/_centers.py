@@ -99,7 +99,7 @@ class ClusterCentersDisplay(Display):
         **kwargs : dict
             For images and the heat map, as in `matplotlib.axes.Axes.imshow`; for
             lines, as in `matplotlib.axes.Axes.plot`. Images take the range of all
-            centres as their scale, unless vmin or vmax are given.
+            centres as their scale, unless vmin, vmax or a norm with limits are given.
 
         Returns
         -------
@@ -116,8 +116,8 @@ class ClusterCentersDisplay(Display):
         centers = last.cluster_centers_
         if feature_names is None:
             feature_names = _names_seen(estimator, last)
-        labels = getattr(last, "labels_", None)
-        sizes = None if labels is None else np.bincount(labels, minlength=len(centers))
+        labels = getattr(last, "labels_", None)  # -1 where a row is in no cluster
+        sizes = None if labels is None else np.bincount(labels[labels >= 0], minlength=len(centers))
         return cls.from_predictions(
             centers,
             image_shape=image_shape,
@@ -202,13 +202,11 @@ class ClusterCentersDisplay(Display):
 
     def _draw_images(self, ax: Any, given: dict[str, Any]) -> None:
         *channels, height, width = self.image_shape
-        given = dict(given)
-        low = given.pop("vmin", self.centers.min())
-        high = given.pop("vmax", self.centers.max())
+        given, norm = self._take_norm(given)
         images = self.centers.reshape(len(self.centers), *self.image_shape)
         if channels:
-            images = np.moveaxis(images, 1, -1)
-            images = np.clip((images - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+            shares = np.clip(np.ma.filled(norm(self.centers), 0), 0, 1)
+            images, norm = np.moveaxis(shares.reshape(images.shape), 1, -1), None
         gap, caption = GAP * height, CAPTION * height
         cell = width + gap, height + caption + gap
         frame = room_for_text(ax)
@@ -222,7 +220,7 @@ class ClusterCentersDisplay(Display):
             fitting = points * cell[0] / (LETTER * (1 + max(map(len, longer))))
             if fitting >= SMALLEST_NUMBER:
                 captions, font_size = longer, min(font_size, fitting)
-        look = style("image", {"cmap": "gray", "vmin": low, "vmax": high}, given)
+        look = style("image", {"cmap": "gray", "norm": norm}, given)
         for j, image in enumerate(images):
             left, top = j % n_columns * cell[0], j // n_columns * cell[1]
             extent = (left, left + width, top + height, top)
@@ -233,6 +231,16 @@ class ClusterCentersDisplay(Display):
             xlim=(-gap, n_columns * cell[0]), ylim=(n_rows * cell[1] - caption, -caption - gap / 2)
         )
         ax.set_axis_off()
+
+    def _take_norm(self, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """What is left of ``given``, and its norm, of one range for all images."""
+        from matplotlib.cm import ScalarMappable
+
+        given = dict(given)
+        norm: Any = ScalarMappable(given.pop("norm", None)).norm
+        norm.vmin, norm.vmax = given.pop("vmin", norm.vmin), given.pop("vmax", norm.vmax)
+        norm.autoscale_None(self.centers)
+        return given, norm
 
     def _draw_lines(self, ax: Any, given: dict[str, Any]) -> None:
         k, n_features = self.centers.shape

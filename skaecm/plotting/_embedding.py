@@ -110,7 +110,10 @@ class EmbeddingDisplay(Display):
         """Draw the embedding of X by a fitted estimator.
 
         An estimator without an embedding, as ClusteringModuleGMM, KMeans or
-        GaussianMixture, has its rows themselves drawn.
+        GaussianMixture, has its rows themselves drawn. Rows are transformed and
+        predicted without a graph. After ``fit(X, adjacency=A)``, use
+        ``from_predictions(model.transform(X, adjacency=A), model.labels_,
+        model.predict_proba(X, adjacency=A), model.embedding_centers_)``.
 
         Parameters
         ----------
@@ -123,9 +126,8 @@ class EmbeddingDisplay(Display):
             How an embedding of more than two columns comes to the plane; one of two
             is drawn as it is.
 
-            - "auto": "centers" where the estimator has an embedding and more than
-              three centres in it, which are about equally far from each other; else
-              "pca".
+            - "auto": "centers" where the estimator has an embedding, in which the
+              centres end up about equally far from each other; else "pca".
             - "pca": the two main directions of the rows.
             - "centers": the linear projection that puts the centres on a circle. It
               shows many centres apart, where "pca" piles up all but three; up to

@@ -13,7 +13,7 @@ from ._style import (
     PALETTE,
     Display,
     add_legend,
-    as_labels,
+    as_vector,
     fitted,
     line_color,
     room_for_text,
@@ -345,7 +345,7 @@ class KSearchDisplay(Display):
         ValueError
             If the scores do not fit `k_values`, or `best` is none of them.
         """
-        k_values = as_labels("k_values", k_values)
+        k_values = as_vector("k_values", k_values, "n_k", "every k once")
         if k_values.dtype.kind not in "iu" or len(np.unique(k_values)) < len(k_values):
             raise ValueError(
                 f"k_values must hold integers, each once, but are {k_values.tolist()!r:.80}. "

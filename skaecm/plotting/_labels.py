@@ -10,6 +10,7 @@ from ._style import (
     Display,
     as_labels,
     as_matrix,
+    as_vector,
     check_numbered,
     cluster_colors,
     draw_matrix,
@@ -115,7 +116,8 @@ class ClusterSizesDisplay(Display):
         if weights is None:
             clusters, sizes = np.unique(labels, return_counts=True)
             return cls(sizes, clusters=clusters).plot(ax, **kwargs)
-        weights = as_labels("weights", weights).astype(np.float64)
+        weights = as_vector("weights", weights, "k", "one weight for every cluster")
+        weights = weights.astype(np.float64)
         check_numbered(labels, len(weights), "weights")
         sizes = np.bincount(labels, minlength=len(weights))
         clusters = np.arange(len(weights))
@@ -194,6 +196,9 @@ class ClusterConfusionDisplay(Display):
         cls, estimator, X, y, *, normalize=None, cmap="viridis", colorbar=True, ax=None, **kwargs
     ):
         """Draw known classes against the clusters that an estimator predicts.
+
+        It predicts without a graph. After ``fit(X, adjacency=A)``, pass
+        ``model.predict(X, adjacency=A)`` to `from_predictions`.
 
         Parameters
         ----------
@@ -367,6 +372,9 @@ class ResponsibilitiesDisplay(Display):
     @classmethod
     def from_estimator(cls, estimator, X, *, cmap="viridis", ax=None, **kwargs):
         """Draw the responsibilities for the rows of X.
+
+        The estimator predicts without a graph. After ``fit(X, adjacency=A)``, pass
+        ``model.predict_proba(X, adjacency=A)`` to `from_predictions`.
 
         Parameters
         ----------

@@ -86,9 +86,12 @@ def fitted(estimator: Any, what: str, *attributes: str) -> Any:
     check_is_fitted(estimator)
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if attributes and not any(hasattr(last, name) for name in attributes):
+        remedy = "an estimator of skaecm, or a Pipeline that ends in one"
+        if hasattr(last, "best_estimator_"):  # a search over parameters
+            remedy = "its best_estimator_"
         raise ValueError(
             f"estimator must have {what} ({' or '.join(attributes)}), but is "
-            f"{type(last).__name__}. Use an estimator of skaecm, or a Pipeline that ends in one."
+            f"{type(last).__name__}. Use {remedy}."
         )
     return last
 
@@ -102,16 +105,25 @@ def first_steps(estimator: Any, X: Any) -> Any:
 
 def as_labels(name: str, labels: Any, n_rows: int | None = None) -> np.ndarray:
     """Labels as a vector, of ``n_rows`` if that is known."""
-    array = check_array(
-        labels, ensure_2d=False, allow_nd=True, dtype=None, input_name=name, ensure_min_samples=1
-    )
-    if array.ndim != 1 or n_rows not in (None, len(array)):
-        length = "n_samples" if n_rows is None else f"n_samples={n_rows}"
-        raise ValueError(
-            f"{name} must have shape ({length},), one label for every row, but has shape "
-            f"{array.shape}."
-        )
+    length = "n_samples" if n_rows is None else f"n_samples={n_rows}"
+    array = as_vector(name, labels, length, "one label for every row")
+    if n_rows not in (None, len(array)):
+        raise _wrong_shape(name, array, length, "one label for every row")
     return array
+
+
+def as_vector(name: str, values: Any, length: str, meaning: str) -> np.ndarray:
+    """Values as a vector; an error says what its ``length`` is called and its entries mean."""
+    array = check_array(values, ensure_2d=False, allow_nd=True, dtype=None, input_name=name)
+    if array.ndim != 1:
+        raise _wrong_shape(name, array, length, meaning)
+    return array
+
+
+def _wrong_shape(name: str, array: np.ndarray, length: str, meaning: str) -> ValueError:
+    return ValueError(
+        f"{name} must have shape ({length},), {meaning}, but has shape {array.shape}."
+    )
 
 
 def as_matrix(name: str, matrix: Any, shape: tuple[int | None, int | None]) -> np.ndarray:
@@ -234,6 +246,8 @@ def draw_matrix(
     """A heat map, with ``numbers`` but zeros written into its cells where there is room."""
     import matplotlib
 
+    if given.get("norm") is not None:  # it has limits of its own
+        look = {name: value for name, value in look.items() if name not in ("vmin", "vmax")}
     image = ax.imshow(matrix, **style("image", {"aspect": "auto", **look}, given))
     if numbers is None:
         return image
