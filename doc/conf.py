@@ -12,7 +12,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
     "sphinx.ext.mathjax",
-    "sphinx-mathjax-offline",  # neither a build nor a reader needs a network
+    "sphinx-mathjax-offline",  # formulas need no network
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -44,6 +44,7 @@ sphinx_gallery_conf = {
     "capture_repr": ("_repr_html_",),
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # its table would load scripts from a network
 }
 
 html_theme = "pydata_sphinx_theme"
