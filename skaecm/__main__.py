@@ -12,7 +12,6 @@ from sklearn.utils import Bunch
 
 from . import __version__, _compare, _verbs
 from ._outputs import Output, check_outputs, standard_output, written_together
-from .datasets import load
 
 # What a shell reports of a program whose output nobody reads any more.
 BROKEN_PIPE = 141
@@ -37,8 +36,8 @@ columns of the table:
 
 examples:
   python -m skaecm compare
-  python -m skaecm compare --data table.csv --label species --output table.png
-  SKAECM_DATA=folder python -m skaecm compare --data usps"""
+  python -m skaecm compare table.csv --label-column species --output table.png
+  SKAECM_DATA=folder python -m skaecm compare usps -k 10"""
 
 FIT = """\
 Find k clusters in a data set, keep the fitted model in a file, and print how
@@ -104,6 +103,7 @@ def make_parser() -> Parser:
     """The parser of all arguments."""
     parser = Parser(
         prog="python -m skaecm",
+        allow_abbrev=False,
         description="skaecm: joint clustering and embedding for scikit-learn.",
         epilog="Start with: python -m skaecm compare",
     )
@@ -117,6 +117,7 @@ def make_parser() -> Parser:
             description=description,
             epilog=more,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.set_defaults(run=run)
         return command
@@ -134,21 +135,13 @@ def make_parser() -> Parser:
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``compare``."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("data", metavar="DATA", nargs="?", help=f"{DATA_HELP} (default: digits)")
+    group.add_argument("--data", metavar="DATA", dest="data_option", help="(default: see DATA)")
     parser.add_argument(
-        "--data",
-        metavar="NAME|FILE",
-        default="digits",
-        help="digits (the default), the name of a .npz file in the folder SKAECM_DATA, or the "
-        "path of a .npz file (arrays x and perhaps y), a .csv, .npy or .parquet file",
+        "-k", "--k", type=int, help="number of clusters (default: that of the labels, else 8)"
     )
-    parser.add_argument(
-        "--label",
-        metavar="COLUMN",
-        help="column or array of the labels (default: label, target, y or class, if there)",
-    )
-    parser.add_argument(
-        "--k", type=int, help="number of clusters (default: that of the labels, else 8)"
-    )
+    add_label_options(parser, "--label")
     add_seed(parser)
     parser.add_argument(
         "--rows", metavar="N", type=int, help="use N rows drawn at random (default: all)"
@@ -187,7 +180,8 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a parameter of the estimator, such as max_iter=50, hidden_layer_sizes=64,64 or "
-        "init=random; may be given several times (default: those of the estimator)",
+        "init=random; may be given several times (default: those of the estimator). Code, such "
+        "as an autoencoder, a callback or an augment of one's own, can only be given in Python",
     )
     add_label_options(parser)
     add_seed(parser)
@@ -237,11 +231,12 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     add_force(parser)
 
 
-def add_label_options(parser: argparse.ArgumentParser) -> None:
-    """Where the labels are."""
+def add_label_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Where the labels are; the option has these names too."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--label-column",
+        *names,
         metavar="NAME",
         help="column or array that holds labels and is no feature (default: label, target, y or "
         "class, if there is one with whole numbers or words)",
@@ -299,11 +294,11 @@ def prepare(arguments: argparse.Namespace) -> tuple[Bunch, int]:
     """The data set and k; ValueError or OSError where an argument will not do."""
     check_outputs([figure_of(arguments)], force=arguments.force)
     seed, n_rows = arguments.seed, arguments.rows
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, but is {seed}.")
+    _verbs.check_seed(seed)
     if n_rows is not None and n_rows < 1:
         raise ValueError(f"--rows must be at least 1, but is {n_rows}.")
-    dataset = load(arguments.data, label=arguments.label, header=None)
+    arguments.data = arguments.data or arguments.data_option or "digits"
+    dataset = _verbs.read_data(arguments)
     if n_rows is not None and n_rows < len(dataset.data):
         rng = np.random.RandomState(seed)
         chosen = np.sort(rng.choice(len(dataset.data), n_rows, replace=False))
@@ -314,8 +309,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Bunch, int]:
         k = 8 if dataset.target is None else len(np.unique(dataset.target))
     n_rows = len(dataset.data)
     if not 1 <= k <= n_rows:
-        raise ValueError(f"--k must be between 1 and the number of rows, {n_rows}, but is {k}.")
-    dataset.data = _compare.single_if_exact(dataset.data)
+        raise ValueError(f"-k must be between 1 and the number of rows, {n_rows}, but is {k}.")
     return dataset, k
 
 

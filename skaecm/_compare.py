@@ -27,6 +27,12 @@ from .plotting import (
 
 Say = Callable[[str], None]
 
+MEASURES = {
+    "ACC": clustering_accuracy,
+    "NMI": normalized_mutual_info_score,
+    "ARI": adjusted_rand_score,
+}
+
 DEEP = "DeepAEClustering"
 
 # Above this width, the mixtures whose cost grows with its square or cube see
@@ -117,7 +123,7 @@ def _one_line(text: str) -> str:
 
 def format_table(results: Sequence[Result], target: np.ndarray | None) -> str:
     """Aligned text: one row a method, with ACC, NMI and ARI if there are labels."""
-    header = ["method", *(["ACC", "NMI", "ARI"] if target is not None else []), "score", "seconds"]
+    header = ["method", *(MEASURES if target is not None else []), "score", "seconds"]
     rows = [header, *(_table_row(result, target) for result in results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -127,16 +133,20 @@ def format_table(results: Sequence[Result], target: np.ndarray | None) -> str:
     return "\n".join(lines)
 
 
+def agreement(target: np.ndarray, labels: np.ndarray) -> dict[str, str]:
+    """What the table says of labels, by the names of its columns."""
+    return {name: f"{measure(target, labels):.3f}" for name, measure in MEASURES.items()}
+
+
 def _table_row(result: Result, target: np.ndarray | None) -> list[str]:
-    measures = (clustering_accuracy, normalized_mutual_info_score, adjusted_rand_score)
     if target is None:
-        agreement = []
+        shares = []
     elif result.labels is None:
-        agreement = ["-"] * len(measures)
+        shares = ["-"] * len(MEASURES)
     else:
-        agreement = [f"{measure(target, result.labels):.3f}" for measure in measures]
+        shares = list(agreement(target, result.labels).values())
     score = "-" if result.score is None else f"{result.score:.2f}"
-    return [result.name, *agreement, score, f"{result.seconds:.1f}"]
+    return [result.name, *shares, score, f"{result.seconds:.1f}"]
 
 
 # The figure

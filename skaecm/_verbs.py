@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import io
 import sys
 import time
 import warnings
@@ -14,22 +13,21 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.utils import Bunch
 
 from . import ClusteringModuleGMM, DeepAEClustering, _tables, save
 from . import load as load_saved
-from ._compare import single_if_exact
+from ._compare import Say, agreement, single_if_exact
 from ._outputs import Output, check_outputs, standard_output, written_together
 from .datasets import load
-from .metrics import clustering_accuracy
-
-Say = Callable[[str], None]
 
 ESTIMATORS = {"deep": DeepAEClustering, "module": ClusteringModuleGMM}
 
 # Parameters that have an option of their own.
 OWN_OPTIONS = {"k": "-k", "random_state": "--seed", "verbose": "--quiet"}
+
+# Parameters whose values are code.
+CODE = {"autoencoder", "callback"}
 
 # What a fitted model says of rows, in the files that options of these names name.
 RESULTS = ("labels", "probabilities", "embedding")
@@ -67,7 +65,6 @@ def read_data(arguments: argparse.Namespace, columns: Sequence[str] | None = Non
     """The data set that the arguments name; "-" is a .csv file on standard input."""
     how: Any = {
         "label": False if arguments.no_labels else arguments.label_column,
-        "header": None,
         "columns": columns,
     }
     if arguments.data != "-":
@@ -75,11 +72,16 @@ def read_data(arguments: argparse.Namespace, columns: Sequence[str] | None = Non
     elif sys.stdin is None:
         raise ValueError("DATA is '-', but there is no standard input.")
     else:
-        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-        table = _tables.read_csv(lines, "standard input", **how)
+        table = _tables.read_csv(sys.stdin.buffer.read(), "standard input", **how)
         dataset = Bunch(**table._asdict(), name="standard input", image_shape=None)
     dataset.data = single_if_exact(dataset.data)
     return dataset
+
+
+def check_seed(seed: int) -> None:
+    """Raise if a seed is none."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, but is {seed}.")
 
 
 def read_model(path: Path) -> BaseEstimator:
@@ -207,35 +209,31 @@ def describe(model: BaseEstimator, dataset: Bunch, seconds: float) -> Iterator[s
     )
     yield f"cluster sizes: {' '.join(map(str, np.bincount(model.labels_, minlength=model.k)))}"
     if dataset.target is not None:
-        measures = {
-            "ACC": clustering_accuracy,
-            "NMI": normalized_mutual_info_score,
-            "ARI": adjusted_rand_score,
-        }
-        agreement = ", ".join(
-            f"{name} {measure(dataset.target, model.labels_):.3f}"
-            for name, measure in measures.items()
-        )
-        yield f"against {dataset.target_name!r}: {agreement}"
+        shares = agreement(dataset.target, model.labels_)
+        yield f"against {dataset.target_name!r}: {', '.join(map(' '.join, shares.items()))}"
 
 
 def make_model(arguments: argparse.Namespace) -> BaseEstimator:
     """The estimator that the arguments describe."""
     cls = ESTIMATORS[arguments.estimator]
-    if not 0 <= arguments.seed < 2**32:
-        raise ValueError(f"--seed must be between 0 and {2**32 - 1}, but is {arguments.seed}.")
-    valid = sorted(cls().get_params().keys() - OWN_OPTIONS.keys())
+    check_seed(arguments.seed)
+    valid = sorted(cls().get_params().keys() - OWN_OPTIONS.keys() - CODE)
     parameters = {}
     for setting in arguments.set:
         name, equals, text = setting.partition("=")
         if name in OWN_OPTIONS:
             raise ValueError(f"--set {setting}: use {OWN_OPTIONS[name]} for {name}.")
+        if name in CODE:
+            raise ValueError(f"--set {setting}: {name} is code, which only Python can give.")
         if not equals or name not in valid:
             raise ValueError(
                 f"--set must be NAME=VALUE with a parameter of {cls.__name__}, but is "
                 f"{setting!r}. Its parameters are {', '.join(valid)}."
             )
-        parameters[name] = parse_value(text)
+        value = parse_value(text)
+        if not is_plain(value):
+            raise ValueError(f"--set {setting}: a value is a number, a word, or a list of these.")
+        parameters[name] = value
     return cls(arguments.k, random_state=arguments.seed, **parameters)
 
 
@@ -247,6 +245,13 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, text, True, False, None, or a list of these."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 def predict(arguments: argparse.Namespace, say: Say) -> None:
@@ -297,10 +302,8 @@ def draw(
     if kind == "loss":
         return plotting.LossCurveDisplay.from_estimator(model)
     if kind == "centers":
-        known = model.image_shape if dataset is None else dataset.image_shape
-        return plotting.ClusterCentersDisplay.from_estimator(
-            model, image_shape=image_shape or known
-        )
+        image_shape = image_shape or model.image_shape or (dataset and dataset.image_shape)
+        return plotting.ClusterCentersDisplay.from_estimator(model, image_shape=image_shape)
     if kind == "sizes":
         labels = model.labels_ if dataset is None else model.predict(dataset.data)
         return plotting.ClusterSizesDisplay.from_predictions(labels, weights=model.weights_)

@@ -22,7 +22,6 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     label: str | Literal[False] | None = None,
-    header: bool | None = True,
     columns: Sequence[str] | None = None,
 ) -> Bunch:
     """Load a data set.
@@ -37,16 +36,15 @@ def load(
           n_features) and perhaps labels "y" or "target" (n_samples,);
         - the path of a .npy file with one array (n_samples, n_features);
         - the path of a .csv file, or of a .parquet file (needs the extra
-          ``tables``). All columns but the labels must be numbers.
+          ``tables``). All columns but the labels must be numbers. A .csv file has
+          commas between its columns; its first row names them, or is data if it
+          holds numbers only, other than ``0,1,2,...``. A column without a name,
+          such as an index that pandas has written, is refused.
     label : str, False or None, default=None
         The array (.npz) or column (.csv, .parquet) that holds the labels. None
         looks for "y" or "target" (.npz), for "label", "target", "y" or "class"
         (.csv, .parquet; a column with fractions is a feature), and does without
         if there is none. False takes no column for labels.
-    header : bool or None, default=True
-        Whether the first row of a .csv file names the columns, as it must. None
-        lets it be a row of the data if it holds numbers only, other than
-        ``0,1,2,...``.
     columns : sequence of str, default=None
         Names of the columns that are features, in this order; the others are left
         out. None is all but the labels. Not used where columns have no names.
@@ -97,7 +95,7 @@ def load(
             table = _tables.Table(data, None, target, "target")
             return _bunch("digits", table if label is None else _tables.Table(data))
         path = _find(path.name)
-    table = _tables.read(path, label=label, header=header, columns=columns)
+    table = _tables.read(path, label, columns)
     return _bunch(path.stem, table)
 
 

@@ -74,6 +74,15 @@ def fitted(tmp_path_factory):
     return SimpleNamespace(folder=folder, X=X, labels=labels, out=out, err=err)
 
 
+@pytest.fixture
+def here(fitted, tmp_path, monkeypatch):
+    """A folder to work in, with the rows and the model of the fit."""
+    for name in ("rows.csv", "rows.skaecm"):
+        (tmp_path / name).write_bytes((fitted.folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def test_fit(fitted):
     """The command does what the estimator does, and labels do not reach it."""
     model = skaecm.DeepAEClustering(
@@ -126,44 +135,78 @@ def test_predict_finds_columns_by_name(fitted):
     assert out == (fitted.folder / "labels.csv").read_text()
 
 
-def test_nobody_reads_on(fitted):
-    """A closed pipe ends the command in silence, with the code of a shell's tool."""
-    process = subprocess.Popen(
-        command("predict", "rows.skaecm", "rows.csv"),
-        cwd=fitted.folder,
+def start(*arguments, cwd):
+    """A process whose stdout and stderr can be read while it runs."""
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_nobody_reads_on(here):
+    """As before ``head -n 1``: silence, and the code of a shell's tool."""
+    np.save(here / "many.npy", np.zeros((100_000, 4)))
+    process = start("predict", "rows.skaecm", "many.npy", cwd=here)
+    assert process.stdout.readline() == "cluster\n"
     process.stdout.close()
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 141
 
 
-def test_ctrl_c(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["fit", "digits", "-k", 10, "--model", "m", "--labels", "l.csv"], "pretraining 1: loss "),
+        (["compare", "--rows", 600, "--output", "f.png"], "[7/7] DeepAEClustering: started"),
+    ],
+    ids=["fit", "compare"],
+)
+def test_ctrl_c(tmp_path, arguments, line):
     """One line, code 130, and none of the files."""
-    long = ["--set", "pretrain_iter=1000000", "--set", "n_iter_no_change=1000000"]
-    process = subprocess.Popen(
-        command("fit", "digits", "-k", 10, *long, "--model", "m", "--labels", "l.csv"),
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert "fitting DeepAEClustering" in process.stderr.readline()
-    assert process.stderr.readline().startswith("pretraining 1: loss ")
+    process = start(*arguments, cwd=tmp_path)
+    assert any(said.startswith(line) for said in process.stderr)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "skaecm fit: interrupted\n")
+    said = f"skaecm {arguments[0]}: interrupted\n"
+    assert (process.returncode, out, err) == (130, "", said)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_is_none(fitted):
-    outcome = run("predict", "labels.csv", "rows.csv", cwd=fitted.folder)
-    assert_refused(outcome, "skaecm predict: error: labels.csv: ", "not one of skaecm.save")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "broken.csv", "-k", 2, "--model", "m", "--labels", "l.csv"],
+        ["predict", "rows.skaecm", "broken.csv", "--labels", "l.csv"],
+        ["plot", "rows.skaecm", "broken.csv", "--kind", "embedding", "--output", "f.png"],
+        ["compare", "broken.csv", "--output", "f.png"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_broken_input(here, arguments):
+    """Code 2, one line, and no file."""
+    (here / "broken.csv").write_text(f"{','.join(NAMES)}\n1,2,3,4\n1,nan,3,4\n")
+    before = sorted(here.iterdir())
+    outcome = run(*arguments, cwd=here)
+    place = "broken.csv, line 3, column 'width': 'nan' is not a finite number."
+    assert_refused(outcome, f"skaecm {arguments[0]}: error: {place}")
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_written(here):
+    """It is noticed before the fit."""
+    folder = here / "closed"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):  # permissions do not bind root
+        folder = "/proc"
+        if not os.path.isdir(folder):
+            pytest.skip("every folder can be written")
+    outcome = run(*FIT[:-1], f"{folder}/m", cwd=here)
+    assert_refused(outcome, f"skaecm fit: error: --model: '{folder}/m' cannot be written: ")
 
 
 def test_plot(fitted):
@@ -175,26 +218,16 @@ def test_plot(fitted):
 
 def test_compare(tmp_path):
     (tmp_path / "four.csv").write_text("a,b\n1,2\n2,1\n8,9\n9,8\n")
-    arguments = ["compare", "--data", "four.csv", "--k", 2, "--output", "figure.pdf"]
+    arguments = ["compare", "four.csv", "-k", 2, "--output", "figure.pdf"]
     code, out, err = run(*arguments, cwd=tmp_path)
     assert code == 0
     assert out.splitlines()[-1] == "figure: figure.pdf"
     assert "[7/7] DeepAEClustering: done in" in err
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert_refused(run(*arguments, cwd=tmp_path), "'figure.pdf' is there already", "--force")
 
 
 # In this process
 # ---------------
-
-
-@pytest.fixture
-def here(fitted, tmp_path, monkeypatch):
-    """A folder to work in, with the rows and the model of the fit."""
-    for name in ("rows.csv", "rows.skaecm"):
-        (tmp_path / name).write_bytes((fitted.folder / name).read_bytes())
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -307,6 +340,20 @@ def test_plots(here, call, arguments):
     assert "<svg" in (here / "figure.svg").read_text()
 
 
+def test_the_model_knows_its_images(here, call):
+    """Rows of a file that does not: the same picture of the centres."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    arguments = [*SMALL, "--label-column", "kind", "--set", "image_shape=2,2", "--model", "m"]
+    assert call("fit", "rows.csv", "-k", 3, *arguments)[0] == 0
+    pictures = []
+    for more in ([], ["rows.csv"], ["--image-shape", "2,2"], ["--image-shape", "4,1"]):
+        arguments = ["plot", "m", "--kind", "centers", "--output", "f.png", "--force"]
+        assert call(*arguments[:2], *more, *arguments[2:])[0] == 0
+        pictures.append((here / "f.png").read_bytes())
+    pyplot.close("all")
+    assert pictures[0] == pictures[1] == pictures[2] != pictures[3]
+
+
 FIT = ["fit", "rows.csv", "-k", "3", "--label-column", "kind", "--model", "m"]
 PREDICT = ["predict", "rows.skaecm"]
 PLOT = ["plot", "rows.skaecm", "--output", "figure.png", "--kind"]
@@ -324,7 +371,12 @@ CONFUSION = ["plot", "rows.skaecm", "plain.csv", "--output", "figure.png", "--ki
         (["fit", "rows.csv", "-k", "3", "--model", "m"], "name it as the label"),
         (["fit", "rows.csv", "-k", "3", "--model", "m", "--label-column", "x"], "no label column"),
         ([*FIT, "--set", "depth=3"], "--set must be NAME=VALUE with a parameter of DeepAECl"),
-        ([*FIT, "--set", "tol"], "'tol'. Its parameters are alpha, augment, autoencoder, "),
+        ([*FIT, "--set", "tol"], "'tol'. Its parameters are alpha, augment, batch_size, "),
+        ([*FIT, "--set", "callback=x"], "--set callback=x: callback is code, which only Python"),
+        ([*FIT, "--set", "autoencoder=x"], "autoencoder is code, which only Python can give"),
+        ([*FIT, "--set", "augment=x"], "The 'augment' parameter of DeepAEClustering must be a st"),
+        ([*FIT, "--set", 'alpha={"a":1}'], "a value is a number, a word, or a list of these"),
+        ([*FIT, "--set", "init=[{1, 2}]"], "--set init=[{1, 2}]: a value is a number, a word, or"),
         ([*FIT, "--set", "k=3"], "--set k=3: use -k for k"),
         ([*FIT, "--set", "tol=-1"], "The 'tol' parameter of DeepAEClustering must be a float"),
         ([*FIT, "--set", "device=cuda:99"], "device='cuda:99' does not exist here"),
@@ -340,9 +392,10 @@ CONFUSION = ["plot", "rows.skaecm", "plain.csv", "--output", "figure.png", "--ki
         ([*FIT, "--model", "rows.csv/m"], "there is no folder 'rows.csv'"),
         (["predict", "nothing", "rows.csv"], "There is no file 'nothing'"),
         (["predict", "cut.skaecm", "rows.csv"], "cut.skaecm: the file is not one of skaecm.save"),
+        (["predict", "rows.csv", "rows.csv"], "rows.csv: the file is not one of skaecm.save"),
         ([*PREDICT, "narrow.csv"], "must have the column 'weight', but its columns are 'height'"),
         ([*PREDICT, "narrow.npy"], "narrow has 3 columns of features, but the model was fitted to"),
-        ([*PREDICT, "flat.npy"], "must be numbers with one row a sample"),
+        ([*PREDICT, "flat.npy"], "the rows must be numbers, one row a sample and one column"),
         ([*PREDICT, "rows.csv", "--labels", "old.csv"], "'old.csv' is there already"),
         ([*PLOT, "embedding"], "--kind embedding draws rows: give DATA after MODEL"),
         (CONFUSION, "needs labels, but plain has none"),
@@ -385,20 +438,6 @@ def test_a_model_from_another_device(here, fitted, call):
     code, out, err = call(*PREDICT, "rows.csv")
     assert (code, err) == (0, "")
     assert out == (fitted.folder / "labels.csv").read_text()
-
-
-def test_a_folder_that_cannot_be_written(here, call, monkeypatch):
-    """It is noticed before the fit."""
-    folder = here / "closed"
-    folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):  # permissions do not bind root
-        folder = "/proc"
-        if not os.path.isdir(folder):
-            pytest.skip("every folder can be written")
-    monkeypatch.setattr(skaecm.DeepAEClustering, "fit", None)
-    code, out, err = call(*FIT[:-1], f"{folder}/m")
-    assert (code, out) == (2, "")
-    assert err.startswith(f"skaecm fit: error: --model: '{folder}/m' cannot be written: ")
 
 
 def test_all_files_or_none(here, call, monkeypatch):

@@ -66,11 +66,11 @@ def table(lines):
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("labelled.csv", ("--label", "kind")), ("plain.csv", ("--k", 3))]
+    ("name", "extra"), [("labelled.csv", ("--label-column", "kind")), ("plain.csv", ("-k", 3))]
 )
 def test_compare(small, blobs, capsys, name, extra):
     figure = blobs / "figure.png"
-    code, out, err = run(capsys, "--data", blobs / name, "--output", figure, *extra)
+    code, out, err = run(capsys, blobs / name, "--output", figure, *extra)
     assert code == 0
     assert out[0] == err[0] == f"{name[:-4]}: 60 rows, 4 features, k=3, seed=0"
     header, rows = table(out)
@@ -87,6 +87,16 @@ def test_compare(small, blobs, capsys, name, extra):
         started = [line for line in err if line.startswith(f"[{i}/7] {method}: started")]
         done = [line for line in err if line.startswith(f"[{i}/7] {method}: done in")]
         assert len(started) == len(done) == 1
+
+
+def test_older_names_of_options(small, blobs, capsys):
+    """--data, --label and --k are DATA, --label-column and -k."""
+    path, figure = blobs / "labelled.csv", ["--output", blobs / "figure.svg", "--force"]
+    new = run(capsys, path, "--label-column", "kind", "-k", 2, *figure)
+    old = run(capsys, "--data", path, "--label", "kind", "--k", 2, *figure)
+    assert new[0] == old[0] == 0
+    first, second = (table(lines)[1] for _, lines, _ in (new, old))
+    assert [row[:-1] for row in first] == [row[:-1] for row in second]
 
 
 def test_digits_by_default(small, tmp_path, capsys, monkeypatch):
@@ -157,12 +167,12 @@ def test_a_method_that_fails_leaves_the_others(small, blobs, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nothing.csv"], "There is no file 'nothing.csv'"),
+        (["nothing.csv"], "There is no file 'nothing.csv'"),
         (["--data", "unknown"], "Unknown data set 'unknown'"),
-        (["--data", "labelled.csv"], "column 'kind': 'a' is not a finite number"),
+        (["labelled.csv"], "column 'kind': 'a' is not a finite number"),
         (["--data", "plain.csv", "--label", "kind"], "no label column 'kind'"),
-        (["--k", "0"], "--k must be between 1 and the number of rows, 1797, but is 0"),
-        (["--rows", "5", "--k", "6"], "--k must be between 1 and the number of rows, 5"),
+        (["--k", "0"], "-k must be between 1 and the number of rows, 1797, but is 0"),
+        (["--rows", "5", "--k", "6"], "-k must be between 1 and the number of rows, 5"),
         (["--rows", "0"], "--rows must be at least 1, but is 0"),
         (["--seed", "-1"], "--seed must be between 0 and 4294967295, but is -1"),
         (["--output", "nowhere/figure.png"], "there is no folder 'nowhere'"),
@@ -186,8 +196,10 @@ def test_refused(blobs, capsys, monkeypatch, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "--k", "many"], "skaecm compare: error: argument --k: invalid int value"),
-        (["compare", "--colour", "red"], "skaecm: error: unrecognized arguments: --colour red"),
+        (["compare", "-k", "many"], "skaecm compare: error: argument -k/--k: invalid int value"),
+        (["compare", "x", "--data", "y"], "skaecm compare: error: argument --data: not allowed"),
+        (["compare", "--see", "3"], "skaecm: error: unrecognized arguments: --see"),
+        (["compare", "--colour", "red"], "skaecm: error: unrecognized arguments: --colour"),
         (["contrast"], "skaecm: error: argument COMMAND: invalid choice: 'contrast'"),
     ],
 )
