@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _mixtures
 from ._checks import check_weight, narrow_indices
+from ._extras import need
 from ._graph import check_adjacency, smooth
 from ._rows import make_rows
 from ._tensors import borrow, resolve_device
@@ -152,12 +153,14 @@ class BaseFittedClusterer(
         history : pandas.DataFrame
             A row for every epoch of `history_`. The columns are "phase", "epoch", "loss",
             the terms of the loss, "changed" (NaN where there is none) and "best": whether
-            the loss is the lowest of its phase, at its first epoch if several have it.
+            the loss is the lowest of its phase, at its first epoch if several have it. A
+            phase is a run of epochs of one name: those of a `partial_fit` after a fit are
+            another one.
 
         Raises
         ------
         ImportError
-            If pandas is not installed.
+            If pandas is not installed (``pip install "skaecm[tables]"``).
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
 
@@ -173,18 +176,14 @@ class BaseFittedClusterer(
         True
         """
         check_is_fitted(self)
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "history_frame needs pandas, which is not installed: pip install skaecm[tables]"
-            ) from error
+        pandas = need("pandas", "tables", "history_frame")
         first = dict.fromkeys(["phase", "epoch", "loss"])
         named = first | dict.fromkeys(name for row in self.history_ for name in row)
         names = [name for name in named if name != "changed"]
         frame = pandas.DataFrame(self.history_, columns=[*names, "changed"])
         frame = frame.astype({"loss": float, "changed": float})
-        frame["best"] = frame.index.isin(frame.groupby("phase")["loss"].idxmin())
+        runs = (frame["phase"] != frame["phase"].shift()).cumsum()
+        frame["best"] = frame.index.isin(frame.groupby(runs)["loss"].idxmin())
         return frame
 
     def _check_code(self, X, width: int, what: str) -> np.ndarray:

@@ -17,6 +17,8 @@ from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
+from ._extras import need
+
 # Neighbours of wider rows are sought among so many principal directions.
 SEARCH_WIDTH = 64
 
@@ -139,12 +141,9 @@ def _squared_lengths(graph: sp.csr_array, x: Any) -> np.ndarray:
 
 def _approximate_neighbours(x: Any, n_neighbors: int) -> sp.csr_array:
     try:
-        import faiss
-    except ImportError:
-        raise ValueError(
-            f"n_neighbors with more than {EXACT_ROWS} rows needs an approximate search. Install "
-            "it with pip install 'skaecm[neighbors]', or pass your own graph as adjacency."
-        ) from None
+        faiss = need("faiss", "neighbors", f"n_neighbors with more than {EXACT_ROWS} rows")
+    except ImportError as error:
+        raise ValueError(f"{error} Or pass your own graph as adjacency.") from None
     rows = np.ascontiguousarray(x.toarray() if sp.issparse(x) else x, dtype=np.float32)
     n_rows, width = rows.shape
     n_lists = int(np.sqrt(n_rows))

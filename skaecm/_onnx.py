@@ -11,12 +11,17 @@ from typing import final
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from ._base import BaseModuleClusterer
+from ._extras import need
 from ._files import write_whole
 from ._modules import ClusteringNetwork, DeepNetwork
 
 OUTPUTS = {"predict_proba": ["label", "probabilities"], "transform": ["transformed"]}
+
+# The first torch whose exporter knows what is asked of it below.
+FIRST_TORCH = "2.5"
 
 # Understood by onnxruntime 1.14 and later.
 OPSET = 18
@@ -119,7 +124,8 @@ def export_onnx(estimator, path, method="predict_proba"):
     OSError
         If the file cannot be written. An old one is then as it was.
     ImportError
-        If onnx or onnxscript is not installed (``pip install skaecm[onnx]``).
+        If onnx or onnxscript is not installed (``pip install "skaecm[onnx]"``), or torch
+        is older than 2.5.
 
     See Also
     --------
@@ -127,8 +133,6 @@ def export_onnx(estimator, path, method="predict_proba"):
 
     Notes
     -----
-    The export needs torch 2.5 or later.
-
     The input is called "X" and is of shape (n, n_features), in float32 after a fit of
     float32 or uint8 rows, else in float64. onnxruntime lacks LeakyReLU and convolutions
     in float64, so there they are written in simpler operations. Other layers of a
@@ -187,14 +191,13 @@ def simplify(module: nn.Module) -> None:
 
 def exported(answer: Answer, rows: Tensor, outputs: list[str]) -> bytes:
     """A function of any number of rows, traced on these, as an ONNX model."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError:
+    if TorchVersion(torch.__version__) < FIRST_TORCH:
         raise ImportError(
-            "skaecm.export_onnx needs onnx and onnxscript. Install them with "
-            "pip install 'skaecm[onnx]'."
-        ) from None
+            f"skaecm.export_onnx needs torch {FIRST_TORCH} or later, but this is torch "
+            f"{torch.__version__}. Upgrade torch; all else in skaecm works as it is."
+        )
+    onnx = need("onnx", "onnx", "skaecm.export_onnx")
+    need("onnxscript", "onnx", "skaecm.export_onnx")
     try:
         with quiet():
             program = torch.onnx.export(

@@ -9,6 +9,7 @@ closed set of values (`_values.py`), and compares every tensor with what it must
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ._clustering_module import ClusteringModuleGMM
 from ._deep_clustering import DeepAEClustering
+from ._extras import need
 from ._files import write_whole
 from ._modules import DeepNetwork
 from ._stored_network import (
@@ -33,6 +35,7 @@ from ._stored_network import (
     encode_network,
     encode_training,
 )
+from ._tensors import resolve_device
 from ._values import NotKept, Reader, Refusal, Writer, describe
 from ._version import __version__
 
@@ -72,8 +75,10 @@ KEPT_APART = {
     "_sklearn_output_config",
     "_metadata_request",
 }
-# Callbacks of scikit-learn watch a fit and are no part of it.
-LEFT_OUT = {"_skl_callbacks"}
+# Callbacks watch a fit and are no part of it; those of scikit-learn are an attribute. A
+# `memory` is a folder of pickles: a file that chose it could have the next fit run code.
+NOT_KEPT = {"callback", "memory"}
+CALLBACKS = {"_skl_callbacks"}
 
 METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "transform")
 PARTS = {
@@ -101,7 +106,7 @@ def save(estimator, path):
     estimator : ClusteringModuleGMM or DeepAEClustering
         The fitted estimator.
     path : str or path-like
-        The file. Its name is taken as it is; ``.safetensors`` is customary.
+        The file. Its name is taken as it is; ``.skaecm`` is customary.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def save(estimator, path):
     OSError
         If the file cannot be written. An old one is then as it was.
     ImportError
-        If safetensors is not installed (``pip install skaecm[persistence]``).
+        If safetensors is not installed (``pip install "skaecm[persistence]"``).
 
     See Also
     --------
@@ -123,10 +128,19 @@ def save(estimator, path):
     -----
     Kept are all parameters and all that was learned, also that from which
     `partial_fit` and ``warm_start`` go on, the choice of `set_output`, and the
-    metadata requests. Callbacks of scikit-learn are not kept.
+    metadata requests.
 
-    A parameter that is a function or an object, such as a callable `augment`, a fitted
-    estimator as `init` or a ``joblib.Memory``, is left out: `load` asks for it.
+    Not kept are `callback`, the callbacks of scikit-learn, and `memory`: a file must not
+    choose the folder that a later fit reads pickles from. Both parameters are None in
+    what `load` gives back.
+
+    Nor can a file hold a parameter that is a function or an object, such as a callable
+    `augment` or a fitted estimator as `init`. `load` puts the default in its place, warns,
+    and takes it again by name. Of these it insists on a custom `autoencoder` alone, whose
+    code builds the network.
+
+    Of a ``Pipeline`` save the last step, and keep the others by joblib or by fitting them
+    again: rows go through ``pipeline[:-1].transform(X)`` first.
 
     Examples
     --------
@@ -136,12 +150,12 @@ def save(estimator, path):
     >>> X = load_iris().data
     >>> model = skaecm.ClusteringModuleGMM(k=3, random_state=0).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     skaecm.save(model, folder + "/iris.safetensors")
-    ...     again = skaecm.load(folder + "/iris.safetensors")
+    ...     skaecm.save(model, folder + "/iris.skaecm")
+    ...     again = skaecm.load(folder + "/iris.skaecm")
     >>> bool((again.predict(X) == model.labels_).all())
     True
     """
-    safetensors = need_safetensors()
+    safetensors = need("safetensors.torch", "persistence", "skaecm.save")
     check_kept(estimator)
     writer = Writer()
     requests = None
@@ -158,6 +172,7 @@ def save(estimator, path):
         "parameters": {
             name: encode_parameter(value, name, writer)
             for name, value in estimator.get_params(deep=False).items()
+            if name not in NOT_KEPT
         },
         "learned": {
             name: writer.encode(value, f"learned.{name}") for name, value in learned.items()
@@ -169,14 +184,15 @@ def save(estimator, path):
     }
     document["sha256"] = checksum(document, writer.tensors)
     metadata = {"skaecm": json.dumps(document)}
-    write_whole(path, safetensors.torch.save(writer.tensors, metadata))
+    write_whole(path, safetensors.save(writer.tensors, metadata))
 
 
 def load(path, **given_again):
     """Read an estimator that `save` wrote.
 
     No code is executed: not pickled objects, and no name of a file decides what is
-    imported. The estimator is on the CPU, wherever it was fitted.
+    imported. What was learned is on the CPU, wherever it was fitted. Where the `device` of
+    the fit does not exist, `device` becomes "auto".
 
     Parameters
     ----------
@@ -184,8 +200,8 @@ def load(path, **given_again):
         The file.
     **given_again : dict
         The parameters that the file could not hold, by name. A custom `autoencoder`
-        must be the one of the fit. The others matter only for another fit: a model
-        that is only to predict may get ``augment=None`` or ``init="k-means"``.
+        must be there, and be the one of the fit. The others matter for another fit
+        only: without them they have their defaults, and a warning says so.
 
     Returns
     -------
@@ -195,16 +211,26 @@ def load(path, **given_again):
     Raises
     ------
     ValueError
-        If the file is not one of `save`, is damaged, comes from a later version, or
-        if a parameter must be given again.
+        If the file is not one of `save`, is damaged, comes from another version, or
+        if a custom `autoencoder` must be given again.
     OSError
         If the file cannot be read.
     ImportError
-        If safetensors is not installed (``pip install skaecm[persistence]``).
+        If safetensors is not installed (``pip install "skaecm[persistence]"``).
+
+    Warns
+    -----
+    UserWarning
+        If parameters that the file could not hold have their defaults, or if `device`
+        became "auto".
 
     See Also
     --------
     save : Write the file.
+
+    Notes
+    -----
+    `callback` and `memory` are not kept, so they are None.
 
     Examples
     --------
@@ -216,14 +242,34 @@ def load(path, **given_again):
     ...     return batch + 0.1
     >>> model = skaecm.ClusteringModuleGMM(k=3, augment=shaken, random_state=0).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     skaecm.save(model, folder + "/iris.safetensors")
-    ...     again = skaecm.load(folder + "/iris.safetensors", augment=shaken)
+    ...     skaecm.save(model, folder + "/iris.skaecm")
+    ...     again = skaecm.load(folder + "/iris.skaecm", augment=shaken)
     >>> again.augment is shaken
     True
     """
     with refusals_named(path):
         document, reader = read(path)
-        return decode_estimator(document, reader, given_again)
+        estimator, missed = decode_estimator(document, reader, given_again)
+        device = estimator.device
+        is_here = device_is_here(device)
+    if missed:
+        what = ", ".join(f"{name} ({what})" for name, what in missed.items())
+        call = ", ".join(f"{name}=..." for name in missed)
+        warnings.warn(
+            f"{path}: a file cannot hold {what}: the default has taken its place. What was "
+            f"learned is all there; for another fit, skaecm.load(path, {call}) gives it again.",
+            UserWarning,
+            stacklevel=2,
+        )
+    if not is_here:
+        estimator.set_params(device="auto")
+        warnings.warn(
+            f"{path}: device={str(device)!r} does not exist here, so device is 'auto', which is "
+            "CUDA if there is one, else the CPU.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return estimator
 
 
 @contextmanager
@@ -246,18 +292,6 @@ def refusals_named(path) -> Iterator[None]:
 # --------
 
 
-def need_safetensors():
-    """The module, or what to install."""
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise ImportError(
-            "skaecm.save and skaecm.load need safetensors. Install it with "
-            "pip install 'skaecm[persistence]'."
-        ) from None
-    return safetensors
-
-
 def versions() -> dict[str, str]:
     """Who writes a file."""
     return {
@@ -274,13 +308,15 @@ def checksum(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        # One without values may have strides that allow no view.
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def read(path) -> tuple[dict[str, Any], Reader]:
     """The document and the tensors of a file, which are as they were written."""
-    safetensors = need_safetensors()
+    safetensors = need("safetensors", "persistence", "skaecm.load")
     open(path, "rb").close()  # An OSError, if any, is that of Python.
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
@@ -297,10 +333,12 @@ def read(path) -> tuple[dict[str, Any], Reader]:
         metadata["skaecm"], parse_constant=no_number, object_pairs_hook=unique_keys
     )
     if document["format"] != FORMAT:
+        writer = document["versions"]["skaecm"]
+        is_later = document["format"] > FORMAT
+        remedy = "Upgrade skaecm." if is_later else f"Use skaecm {writer}, or fit again."
         raise Refusal(
-            f"the file has format {document['format']}, written by skaecm "
-            f"{document['versions']['skaecm']}, but skaecm {__version__} reads format {FORMAT}. "
-            "Upgrade skaecm."
+            f"the file has format {document['format']}, written by skaecm {writer}, but skaecm "
+            f"{__version__} reads format {FORMAT}. {remedy}"
         )
     if document.pop("sha256") != checksum(document, tensors):
         raise ValueError("its content does not have its checksum")
@@ -331,11 +369,12 @@ def check_kept(estimator) -> None:
     if type(estimator) not in LEARNED:
         raise TypeError(
             "skaecm.save keeps a fitted ClusteringModuleGMM or DeepAEClustering, but got a "
-            f"{type(estimator).__name__}. Of a Pipeline save the last step, pipeline[-1], of a "
-            "search its best_estimator_."
+            f"{type(estimator).__name__}. Of a search save its best_estimator_, of a Pipeline the "
+            "last step, pipeline[-1]. Keep its first steps too, by joblib or by another fit: "
+            "rows go through pipeline[:-1].transform(X) first."
         )
     check_is_fitted(estimator)
-    known = {*estimator.get_params(deep=False), *LEARNED[type(estimator)], *KEPT_APART, *LEFT_OUT}
+    known = {*estimator.get_params(deep=False), *LEARNED[type(estimator)], *KEPT_APART, *CALLBACKS}
     check_known(estimator, vars(estimator).keys() - known)
     for module in estimator.module_.modules():
         if type(module) in SETTINGS:
@@ -365,10 +404,14 @@ def encode_parameter(value: Any, name: str, writer: Writer) -> Any:
 
 def decode_estimator(
     document: dict[str, Any], reader: Reader, given: dict[str, Any]
-) -> BaseEstimator:
-    """The estimator that a document and its tensors describe."""
+) -> tuple[BaseEstimator, dict[str, str]]:
+    """The estimator that a document and its tensors describe, and what it lacks.
+
+    The latter says of every parameter that the file could not hold, and that was not
+    given again, what it was; the estimator has its default.
+    """
     cls = ESTIMATORS[document["estimator"]]
-    codes = document["parameters"]
+    codes = {name: code for name, code in document["parameters"].items() if name not in NOT_KEPT}
     unknown = sorted(codes.keys() - set(cls._get_param_names()))
     if unknown:
         raise Refusal(
@@ -382,11 +425,12 @@ def decode_estimator(
         if isinstance(code, dict) and "given again" in code
     }
     is_custom = document["network"]["layers"] is None
-    asked = {"autoencoder": "a custom one"} | left_out if is_custom else left_out
-    check_given(asked, given, is_custom)
+    check_given(left_out, given, is_custom)
+    missed = {name: what for name, what in left_out.items() if name not in given}
     parameters = {
         name: given[name] if name in left_out else reader.decode(code)
         for name, code in codes.items()
+        if name not in missed
     }
     estimator = cls(**parameters)
     learned = {name: reader.decode(code) for name, code in document["learned"].items()}
@@ -401,19 +445,25 @@ def decode_estimator(
     set_options(estimator, document["output"], document["requests"])
     if reader.unread:
         raise ValueError(f"it has needless tensors {sorted(reader.unread)}")
-    return estimator
+    return estimator, missed
 
 
-def check_given(asked: dict[str, str], given: dict[str, Any], is_custom: bool) -> None:
-    """Raise if a parameter that the file could not hold is not given again, or another is."""
-    missing = {name: what for name, what in asked.items() if name not in given}
-    if missing:
-        what = ", ".join(f"{name} ({what})" for name, what in missing.items())
-        call = ", ".join(f"{name}=..." for name in missing)
+def device_is_here(device: Any) -> bool:
+    """Whether an estimator with this ``device`` can compute here."""
+    try:
+        resolve_device(device)
+    except ValueError:
+        return False
+    return True
+
+
+def check_given(left_out: dict[str, str], given: dict[str, Any], is_custom: bool) -> None:
+    """Raise if what builds the network is not given again, or if what the file holds is."""
+    asked = {"autoencoder": "a custom one"} | left_out if is_custom else left_out
+    if is_custom and "autoencoder" not in given:
         raise Refusal(
-            f"a file cannot hold {what}: give it again, skaecm.load(path, {call}). What builds "
-            "the network must be that of the fit; all else matters only for another fit, and "
-            "may be another value that the parameter allows."
+            f"a file cannot hold autoencoder ({asked['autoencoder']}), whose code builds the "
+            "network: give the one of the fit again, skaecm.load(path, autoencoder=...)."
         )
     surplus = sorted(given.keys() - asked.keys())
     if surplus:
@@ -434,6 +484,9 @@ def check_learned(cls: type, values: dict[str, Any]) -> None:
     if values.keys() - {"feature_names_in_"} != table.keys():
         raise ValueError(f"the learned attributes are {sorted(values)}")
     k, n_features = values["cluster_centers_"].shape
+    # An axis of an array without values is of any length, and no bytes of a file bound it.
+    if min(k, n_features, len(values["labels_"])) < 1:
+        raise ValueError("there must be a cluster, a feature and a row")
     n_components = values.get("n_components_", k)
     sizes = {"n": len(values["labels_"]), "k": k, "d": n_features, "p": n_components}
     numbers = values["cluster_centers_"].dtype
@@ -451,8 +504,8 @@ def check_learned(cls: type, values: dict[str, Any]) -> None:
             raise ValueError(f"{name} is of another type or shape than after a fit")
     if (values["n_features_in_"], values["_n_features_out"]) != (n_features, n_components):
         raise ValueError("n_features_in_ or _n_features_out is of another fit")
-    names = values.get("feature_names_in_", np.empty(n_features, dtype=object))
-    if (names.dtype, names.shape) != (object, (n_features,)):
+    names = values.get("feature_names_in_")
+    if names is not None and (names.dtype, names.shape) != (object, (n_features,)):
         raise ValueError("feature_names_in_ is not one name for each feature")
     check_history(values["history_"])
     if any(not isinstance(loss, Real) for loss in values["loss_curve_"]):

@@ -160,9 +160,13 @@ def bar(tqdm: Any, name: str, phase: Phase) -> Observer:
         shown.update()
 
     def close() -> None:
-        # Most phases end before the last epoch that they are allowed.
-        shown.total = shown.n
-        shown.refresh()
+        # Most phases end before the last epoch that they are allowed. The widget of a
+        # notebook hears of another total from `reset` alone, which forgets all else.
+        if not shown.disable:
+            n, start = shown.n, shown.start_t
+            shown.reset(total=n)
+            shown.n, shown.start_t = n, start
+            shown.refresh()
 
     return Observer(end, close=close)
 

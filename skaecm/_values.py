@@ -49,6 +49,8 @@ class Writer:
         """
         if value is None or type(value) in (bool, int, str):
             return value
+        if type(value) is np.str_:
+            return str(value)
         if type(value) is float:
             return value if math.isfinite(value) else {"float": str(value)}
         if type(value) is list:
@@ -86,9 +88,9 @@ class Writer:
         if isinstance(value, Tensor):
             kind, tensor = "tensor", value.detach()
         elif value.dtype == object:
-            if value.ndim != 1 or not all(type(part) is str for part in value):
+            if value.ndim != 1 or not all(type(part) in (str, np.str_) for part in value):
                 raise NotKept(f"{name} holds an array of objects, which a file cannot hold")
-            return {"strings": list(value)}
+            return {"strings": [str(part) for part in value]}
         else:
             kind = "array" if isinstance(value, np.ndarray) else "scalar"
             try:

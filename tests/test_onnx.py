@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -189,5 +190,16 @@ def test_what_is_refused(cls, path):
 def test_the_missing_package_is_named(package, path, monkeypatch):
     model = quick(ClusteringModuleGMM).fit(blobs()[0])
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r"pip install 'skaecm\[onnx\]'"):
+    with pytest.raises(ImportError, match=rf'needs {package}. .*pip install "skaecm\[onnx\]"'):
         skaecm.export_onnx(model, path)
+
+
+@pytest.mark.parametrize("version", ["2.4.1", "2.4.0+cpu"])
+def test_an_old_torch_is_named_first(version, path, monkeypatch):
+    model = quick(ClusteringModuleGMM).fit(blobs()[0])
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    sentence = f"needs torch 2.5 or later, but this is torch {re.escape(version)}. Upgrade torch"
+    with pytest.raises(ImportError, match=sentence):
+        skaecm.export_onnx(model, path)
+    assert not path.exists()

@@ -1055,7 +1055,9 @@ def test_too_many_rows_for_an_exact_search(cls, monkeypatch):
     monkeypatch.setattr(_graph, "EXACT_ROWS", 50)
     monkeypatch.setitem(sys.modules, "faiss", None)
     X, _ = blobs(0)
-    message = r"n_neighbors with more than 50 rows needs .* pip install 'skaecm\[neighbors\]'"
+    message = (
+        r'n_neighbors with more than 50 rows needs .* pip install "skaecm\[neighbors\]".* adjacency'
+    )
     assert_refused(quick(cls, n_neighbors=5), lambda model: model.fit(X), message)
 
 

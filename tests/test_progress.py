@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from helpers import ROOT, assert_same_fit, blobs, overlapping, quick
 from sklearn.exceptions import NotFittedError
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering, _rows
+from skaecm.plotting import LossCurveDisplay
 
 PHASES = {
     ClusteringModuleGMM: ["training"],
@@ -138,6 +140,44 @@ def test_a_bar_is_closed_by_an_error(cls, seed, capsys):
     assert capsys.readouterr().err.endswith("\n")
 
 
+class Stub:
+    """What a notebook shows, without one: its attributes are what it was told."""
+
+    def __init__(self, **told):
+        self.layout = types.SimpleNamespace()
+        self.style = types.SimpleNamespace()
+        self.bar_style = ""
+        vars(self).update(told)
+
+
+@pytest.mark.parametrize("n_init", [1, 2])
+def test_the_widget_of_a_notebook_is_full_too(cls, seed, n_init, monkeypatch):
+    notebook = pytest.importorskip("tqdm.notebook")
+    boxes = []
+    for name in ("IProgress", "HTML", "TqdmHBox"):
+        monkeypatch.setattr(notebook, name, Stub, raising=False)
+    monkeypatch.setattr(notebook, "display", boxes.append, raising=False)
+    monkeypatch.setattr("tqdm.auto.tqdm", notebook.tqdm)
+    quick(cls, verbose=1, n_init=n_init).fit(overlapping(seed))
+    assert len(boxes) == n_init + (cls is DeepAEClustering)
+    for box in boxes:
+        title, progress, figures = box.children
+        n_epochs = 2 if "pretraining" in title.value else 3
+        assert (progress.value, progress.max, progress.bar_style) == (n_epochs, n_epochs, "success")
+        assert "100%" in title.value
+        assert f"{n_epochs}/{n_epochs}" in figures.value
+        assert "loss=" in figures.value
+        # The time is that of the epochs, not of what followed.
+        assert "?" not in figures.value
+
+
+def test_bars_may_be_switched_off(seed, capsys, monkeypatch):
+    tqdm = pytest.importorskip("tqdm.auto").tqdm
+    monkeypatch.setattr("tqdm.auto.tqdm", partial(tqdm, disable=True))
+    quick(ClusteringModuleGMM, verbose=1).fit(overlapping(seed))
+    assert capsys.readouterr() == ("", "")
+
+
 NOTEBOOK = """
 import sys, types
 kernel = types.ModuleType("IPython")
@@ -215,6 +255,29 @@ def test_history_frame(cls, seed):
     assert frame.groupby("phase")["best"].sum().eq(1).all()
 
 
+def test_history_frame_has_the_best_of_what_the_curve_has(cls, seed):
+    """A phase is a run of one name, in the frame and in the picture of the losses."""
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    import matplotlib.pyplot as plt
+
+    X = overlapping(seed)
+    model = quick(cls, n_iter_no_change=3).fit(X).partial_fit(X[:40]).partial_fit(X[40:])
+    frame = model.history_frame()
+    phases = [row["phase"] for row in model.history_]
+    starts = [i for i, phase in enumerate(phases) if i == 0 or phase != phases[i - 1]]
+    assert phases.count("training") == 6
+    assert phases[-3:] == ["averaging", "training", "training"]
+    best = np.flatnonzero(frame["best"])
+    assert len(best) == len(starts)
+    np.testing.assert_array_equal(np.searchsorted(starts, best, side="right") - 1, range(len(best)))
+    figure, ax = plt.subplots()
+    LossCurveDisplay.from_estimator(model, ax=ax)
+    (stars,) = [line for line in ax.lines if line.get_label() == "best of its phase"]
+    np.testing.assert_array_equal(stars.get_xdata(), best + 1)
+    plt.close(figure)
+
+
 def test_history_frame_of_few_epochs(seed):
     pytest.importorskip("pandas")
     X, _ = blobs(seed)
@@ -234,5 +297,7 @@ def test_history_frame_of_an_unfitted_estimator(cls):
 def test_history_frame_without_pandas(cls, seed, monkeypatch):
     model = quick(cls).fit(blobs(seed)[0])
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"pandas.*pip install skaecm\[tables\]"):
+    with pytest.raises(
+        ImportError, match=r'history_frame needs pandas. .*pip install "skaecm\[tables\]"'
+    ):
         model.history_frame()
