@@ -1,5 +1,6 @@
 """Keeping a fit: what is saved comes back bit for bit, and no file does any harm."""
 
+import doctest
 import errno
 import json
 import os
@@ -472,6 +473,25 @@ def test_only_fitted_estimators_of_ours(cls, path):
     with pytest.raises(TypeError, match="got a Ours"):
         skaecm.save(Ours(), path)
     assert not path.exists()
+
+
+def test_the_first_page_saves_what_can_be_saved(tmp_path, monkeypatch):
+    """Its names mean at the end what its last lines take them for."""
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "doc" / "start.rst").read_text()
+    examples = doctest.DocTestParser().get_examples(page)
+    quick_fit = {
+        "hidden_layer_sizes=(100,)": "hidden_layer_sizes=(8,), max_iter=0, pretrain_iter=0"
+    }
+    names = {}
+    for example in examples:
+        source = example.source
+        for slow, fast in quick_fit.items():
+            source = source.replace(slow, fast)
+        exec(compile(source, "start.rst", "single"), names)
+    again = skaecm.load("digits.skaecm")
+    assert type(again) is DeepAEClustering
+    assert same(again.predict(names["X"]), names["model"].predict(names["X"]))
 
 
 def test_no_attribute_is_lost(cls, path):
