@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
+from ._extras import need
+
 SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
 DATA_ARRAYS = ("x", "X", "data")
 LABEL_ARRAYS = ("y", "target")
@@ -217,14 +219,8 @@ def _is_whole(labels: np.ndarray) -> bool:
 
 def import_pandas() -> Any:
     """pandas with a reader of parquet; ImportError that says how to install them."""
-    try:
-        import pandas
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise ImportError(
-            ".parquet files need pandas and pyarrow: pip install skaecm[tables]"
-        ) from None
-    return pandas
+    need("pyarrow.parquet", "tables", "A .parquet file")
+    return need("pandas", "tables", "A .parquet file")
 
 
 def _read_parquet(path: Path, label: Label, columns: Sequence[str] | None) -> Table:

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sklearn.utils import Bunch
 from . import ClusteringModuleGMM, DeepAEClustering, _tables, save
 from . import load as load_saved
 from ._compare import Say, agreement, single_if_exact
+from ._extras import need
 from ._outputs import Output, check_outputs, standard_output, written_together
 from .datasets import load
 
@@ -51,14 +51,6 @@ WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 # Reading and writing
 # -------------------
-
-
-def needed(module: str, extra: str) -> Any:
-    """A module that the work will end with, so that it is missed before."""
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ImportError(f"{module} is needed: pip install skaecm[{extra}]") from None
 
 
 def read_data(arguments: argparse.Namespace, columns: Sequence[str] | None = None) -> Bunch:
@@ -156,7 +148,8 @@ def fit(arguments: argparse.Namespace, say: Say) -> None:
     results = result_outputs(arguments)
     outputs = [Output("--model", arguments.model), *results]
     check_outputs(outputs, force=arguments.force, inputs=[arguments.data])
-    needed("safetensors", "persistence")
+    # The work will end with it, so that it is missed before.
+    need("safetensors", "persistence", "--model")
     model = make_model(arguments)
     dataset = read_data(arguments)
     X = dataset.data
@@ -278,7 +271,7 @@ def plot(arguments: argparse.Namespace, say: Say) -> None:
     if kind in KINDS_OF_DATA and not arguments.data:
         raise ValueError(f"--kind {kind} draws rows: give DATA after MODEL.")
     # A file is written, no window opened.
-    needed("matplotlib", "plots").use("agg")
+    need("matplotlib", "plots", "--output").use("agg")
     model = read_model(arguments.model)
     dataset = read_for(model, arguments) if arguments.data else None
     if kind == "confusion" and dataset is not None and dataset.target is None:

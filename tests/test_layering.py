@@ -67,9 +67,9 @@ PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
     "metrics": PUBLIC,
     "inspection": PUBLIC,
-    "_tables": set(),
+    "_tables": {"_extras"},
     "datasets": PUBLIC | {"_tables"},
-    "plotting._style": set(),
+    "plotting._style": {"_extras"},
     "plotting._fits": {"plotting._style"},
     "plotting._embedding": {"plotting._style"},
     "plotting._centers": {"plotting._style"},
@@ -82,8 +82,9 @@ GUESTS = {
     },
     "_compare": PUBLIC | {"metrics", "datasets", "plotting"},
     "_outputs": set(),
-    "_verbs": PUBLIC | {"metrics", "datasets", "plotting", "_tables", "_compare", "_outputs"},
-    "__main__": PUBLIC | {"datasets", "_compare", "_outputs", "_verbs"},
+    "_verbs": PUBLIC
+    | {"metrics", "datasets", "plotting", "_extras", "_tables", "_compare", "_outputs"},
+    "__main__": PUBLIC | {"datasets", "_compare", "_extras", "_outputs", "_verbs"},
 }
 ALLOWED = ROOMS | GUESTS
 

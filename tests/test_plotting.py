@@ -149,7 +149,7 @@ def test_axes_that_are_none(deep, name):
 @pytest.mark.parametrize("name", DRAW)
 def test_without_matplotlib(deep, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    with pytest.raises(ImportError, match=r"needs matplotlib. .* pip install 'skaecm\[plots\]'"):
+    with pytest.raises(ImportError, match=r'needs matplotlib. .* pip install "skaecm\[plots\]"'):
         DRAW[name](deep, X, None)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._extras import need
+
 # The colours of Okabe and Ito, which the colour-blind can tell apart, in an order that puts
 # the best seen on white and on black first; a grey stands for their black.
 PALETTE = (
@@ -50,9 +52,7 @@ class Display(ABC):
 
     def _start(self, ax: Any) -> Any:
         """The axes to draw on, new ones in a figure of their own if ``ax`` is None."""
-        require_matplotlib(type(self).__name__)
-        from matplotlib.axes import Axes
-
+        Axes = need("matplotlib.axes", "plots", type(self).__name__).Axes
         if ax is None:
             import matplotlib.pyplot as plt
 
@@ -65,16 +65,6 @@ class Display(ABC):
         self.ax_ = ax
         self.figure_ = ax.get_figure()
         return ax
-
-
-def require_matplotlib(name: str) -> None:
-    """ImportError that says what to install if there is no matplotlib."""
-    try:
-        import matplotlib.axes  # noqa: F401
-    except ImportError:
-        raise ImportError(
-            f"{name} needs matplotlib. Install it with pip install 'skaecm[plots]'."
-        ) from None
 
 
 # What a display is made from
