@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
-from . import __version__, _compare, _verbs
+from . import __version__, _compare, _extras, _verbs
 from ._outputs import Output, check_outputs, standard_output, written_together
 
 # What a shell reports of a program whose output nobody reads any more.
@@ -137,7 +137,12 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``compare``."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("data", metavar="DATA", nargs="?", help=f"{DATA_HELP} (default: digits)")
-    group.add_argument("--data", metavar="DATA", dest="data_option", help="(default: see DATA)")
+    group.add_argument(
+        "--data",
+        metavar="DATA",
+        dest="data_option",
+        help="another way to give DATA (default: digits)",
+    )
     parser.add_argument(
         "-k", "--k", type=int, help="number of clusters (default: that of the labels, else 8)"
     )
@@ -345,7 +350,7 @@ def compare(arguments: argparse.Namespace, say: _verbs.Say) -> int:
                 _compare.draw_figure(dataset, deep, draft, f"{_compare.DEEP} on {title}")
             figure = str(output.path)
         except ModuleNotFoundError:
-            figure = 'none, since matplotlib is missing: pip install "skaecm[plots]"'
+            figure = f"none, since matplotlib is missing: {_extras.command('plots')}"
     with standard_output() as out:
         print(f"\nfigure: {figure}", file=out)
     return 1 if failed else 0
