@@ -68,7 +68,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
         the cluster of a row. Neighbours of rows of more than 64 features are sought
         among their principal directions. With more than 100,000 rows the search is
-        approximate and needs faiss (``pip install skaecm[neighbors]``). With an
+        approximate and needs faiss (``pip install "skaecm[neighbors]"``). With an
         `adjacency`, the nearest of the smoothed rows join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features) or fitted estimator, default="k-means"
@@ -114,7 +114,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         Seed of the starts and of the order of rows.
     verbose : int, default=0
         Whether to show progress on stderr: a bar for every phase, by tqdm (``pip install
-        skaecm[progress]``), else a line for every epoch.
+        "skaecm[progress]"``), else a line for every epoch.
     callback : callable, default=None
         Called after every epoch with a new dict: the row of `history_`, and "run", the
         number of the start, from 1. A true result stops the fit: the estimator then
