@@ -43,9 +43,12 @@ The methods:
       all in units of our default's. N2D, which trains the autoencoder only, gets all 301
       epochs there, and UMAP with the parameters of its paper, since its default manifold
       does not run for k > 3. VaDE as released takes rows between 0 and 1 only: it gets
-      Reuters divided by its maximum. All else are ClustPy's defaults.
+      Reuters divided by its maximum. ACe/DeC draws a part of its start from no seed, so
+      that its runs cannot be repeated exactly; one trial of it, on 300 rows, never ended.
+      All else are ClustPy's defaults.
 
-A run that fails leaves a row with its error, and is run again with ``--retry``.
+A run that fails, or a peer's that takes longer than ``--peer-hours``, leaves a row with
+its error, and is run again with ``--retry``.
 """
 
 import argparse
@@ -58,6 +61,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import sklearn
@@ -296,8 +300,19 @@ def run_shallow(method, settings, X, k, seed):
     return timed(fit)
 
 
-def run_peer(method, settings, X, k, seed, python):
-    """A method of ClustPy, by the interpreter ``python``, which is given the rows only."""
+class Peers(NamedTuple):
+    """Where peers run, and for how many seconds at most."""
+
+    folder: Path
+    seconds: float
+
+    def python(self):
+        """The interpreter, in an environment that is made unless it is there."""
+        return environment_python(self.folder, PEER_PACKAGES)
+
+
+def run_peer(method, settings, X, k, seed, peers):
+    """A method of ClustPy, in its own environment, which is given the rows only."""
     params = dict(settings)
     params["embedding_size"] = max(k, params.pop("narrowest"))
     largest = params.pop("largest", None)
@@ -308,13 +323,21 @@ def run_peer(method, settings, X, k, seed, python):
     with tempfile.TemporaryDirectory() as folder:
         rows, found = Path(folder) / "rows.npz", Path(folder) / "found.npz"
         np.savez(rows, x=X)
-        command = [python, Path(__file__).with_name("_quality_peers.py"), rows, found]
+        command = [peers.python(), Path(__file__).with_name("_quality_peers.py"), rows, found]
         command += ["--method", method, "--k", str(k), "--seed", str(seed)]
         command += ["--params", json.dumps(params)]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=peers.seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"no end after {peers.seconds / 3600:.3g} hours") from None
         if done.returncode < 0:
             sys.exit(f"{method} was ended by signal {-done.returncode}; nothing is kept of it.")
         if done.returncode:
@@ -329,7 +352,7 @@ def run_peer(method, settings, X, k, seed, python):
         }
 
 
-def fit(method, settings, X, k, image_shape, seed, python):
+def fit(method, settings, X, k, image_shape, seed, peers):
     """Labels of the rows, and what is said of the run."""
     if method in OUR_SETTINGS or method in STARTS:
         return run_deep(settings, X, k, image_shape, seed)
@@ -337,7 +360,7 @@ def fit(method, settings, X, k, image_shape, seed, python):
         return run_autoencoder(settings, X, k, seed)
     if method in SHALLOW:
         return run_shallow(method, settings, X, k, seed)
-    return run_peer(method, settings, X, k, seed, python())
+    return run_peer(method, settings, X, k, seed, peers)
 
 
 def score(y, labels):
@@ -369,7 +392,7 @@ def engine_commit():
     return found[0] + ("+" if found[1] else "")
 
 
-def run(name, method, seed, python, limit):
+def run(name, method, seed, peers, limit):
     """A row of results."""
     X, y, image_shape = load(name, limit)
     k = len(np.unique(y))
@@ -382,7 +405,7 @@ def run(name, method, seed, python, limit):
         row["commit"] = engine_commit()
     used = settings if limit is None else trial(settings)
     try:
-        labels, said = fit(method, used, X, k, image_shape, seed, python)
+        labels, said = fit(method, used, X, k, image_shape, seed, peers)
     except (RuntimeError, ValueError, FloatingPointError) as error:
         return row | {"error": f"{type(error).__name__}: {error}"}
     said |= {key: round(said[key], 1) for key in ("seconds", "cpu_seconds")}
@@ -472,12 +495,13 @@ def main():
     parser.add_argument("--rows", type=int, help="try it on so many rows, two epochs, one seed")
     parser.add_argument("--retry", action="store_true", help="run again what failed")
     parser.add_argument("--peers-folder", type=Path, default=PEERS_FOLDER)
+    parser.add_argument("--peer-hours", type=float, default=6.0, help="of one run, at most")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     # The published set-ups and the trials end before the loss is flat.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    python = partial(environment_python, arguments.peers_folder, PEER_PACKAGES)
-    run_one = partial(run, python=python, limit=arguments.rows)
+    peers = Peers(arguments.peers_folder, 3600 * arguments.peer_hours)
+    run_one = partial(run, peers=peers, limit=arguments.rows)
     if arguments.rows is not None:
         runs = wanted(arguments.data, arguments.method, 1)
         return run_missing(runs, run_one, keep=False)

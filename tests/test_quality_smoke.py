@@ -218,7 +218,7 @@ def test_labels_reach_no_fit(quality, monkeypatch, method):
     monkeypatch.setattr(quality, "score", lambda y, labels: found.append(labels) or {})
     for target in (y, np.random.default_rng(0).permutation(y)):
         monkeypatch.setattr(quality, "load", lambda name, limit, y=target: (X, y, None))
-        given = quality.run("usps", method, 0, python=None, limit=len(X))
+        given = quality.run("usps", method, 0, peers=None, limit=len(X))
         assert "error" not in given
         assert given["k"] == 3
     np.testing.assert_array_equal(*found)
