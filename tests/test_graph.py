@@ -264,7 +264,7 @@ def test_wide_rows_have_the_neighbours_of_their_principal_directions(seed, conta
 def test_many_rows_need_faiss(monkeypatch):
     monkeypatch.setattr(_graph, "EXACT_ROWS", 50)
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ValueError, match=r"more than 50 rows.*'skaecm\[neighbors\]'.*adjacency"):
+    with pytest.raises(ValueError, match=r'more than 50 rows.*"skaecm\[neighbors\]".*adjacency'):
         _graph.neighbour_graph(blobs(0, n=51)[0], 3)
     _graph.neighbour_graph(blobs(0, n=50)[0], 3)
 
