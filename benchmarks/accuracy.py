@@ -1,5 +1,7 @@
 """Accuracy of DeepAEClustering with one default setting, beside KMeans.
 
+The same with ``mixed_precision=True`` shows what that costs.
+
 Every data set and seed is one row of ``benchmarks/results/accuracy.jsonl``; rows that are
 there are not run again, so that the table can be finished over several sessions. Labels are
 used for scoring only. The table made of all rows is printed, and written beside them.
@@ -30,6 +32,9 @@ TABLE = RESULTS.with_suffix(".txt")
 METHODS = {
     "KMeans": lambda k, seed: KMeans(k, n_init=10, random_state=seed),
     "DeepAEClustering": lambda k, seed: DeepAEClustering(k, random_state=seed),
+    "  mixed precision": lambda k, seed: DeepAEClustering(
+        k, mixed_precision=True, random_state=seed
+    ),
 }
 
 

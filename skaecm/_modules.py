@@ -6,6 +6,7 @@ same questions, so an estimator need not know which one it holds.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
 import torch
@@ -121,7 +122,8 @@ class Autoencoder(nn.Module):
     ``encode`` is the encoder followed by a fixed affine map ``(code - shift) /
     spread`` that places the code where the clustering module wants it, and
     ``decode`` undoes the map first, so that choosing it leaves the reconstruction
-    as it is.
+    as it is. With ``mixed_precision`` the layers of both compute in bfloat16 while
+    training; their weights, and all that comes after them, keep the dtype of the rows.
     """
 
     shift: Tensor
@@ -138,6 +140,7 @@ class Autoencoder(nn.Module):
         self.standardizer = standardizer
         self.encoder = encoder
         self.decoder = decoder
+        self.mixed_precision = False
         self.register_buffer("shift", torch.zeros(n_components).to(standardizer.offset))
         self.register_buffer("spread", torch.ones(()).to(standardizer.offset))
 
@@ -151,11 +154,22 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Code (n, p) of standardised rows (n, d)."""
-        return (self.encoder(x) - self.shift) / self.spread
+        with self._layers(x):
+            code = self.encoder(x)
+        return (code.to(x.dtype) - self.shift) / self.spread
 
     def decode(self, z: Tensor) -> Tensor:
         """Standardised rows (n, d) from a code (n, p)."""
-        return self.decoder(z * self.spread + self.shift)
+        code = z * self.spread + self.shift
+        with self._layers(z):
+            x = self.decoder(code)
+        return x.to(z.dtype)
+
+    def _layers(self, x: Tensor) -> AbstractContextManager:
+        """The precision in which the layers compute now, for rows or codes like ``x``."""
+        if self.mixed_precision and self.training:
+            return torch.autocast(x.device.type, torch.bfloat16)
+        return nullcontext()
 
     def place(self, shift: Tensor, spread: Tensor) -> None:
         """Compose the map of the code with ``(z - shift) / spread``."""

@@ -92,6 +92,7 @@ def pretrain(
     standardizer: Standardizer,
     n_components: int,
     seed: int,
+    mixed_precision: bool,
     training_settings: dict[str, Any],
     stopping_settings: dict[str, Any],
     watch: Watcher,
@@ -109,6 +110,7 @@ def pretrain(
     """
     generator = make_generator(seed)
     autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
+    autoencoder.mixed_precision = mixed_precision
     training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
     training.run(rows, watch=watch, **stopping_settings)
     if watch.stopped:

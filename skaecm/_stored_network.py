@@ -30,7 +30,7 @@ SETTINGS: dict[type, dict[str, type]] = {
     ShallowNetwork: {"gamma": Real, "unit": Real},
     DeepNetwork: {"gamma": Real, "contrast": bool, "beta": Real, "lam": Real},
     ClusteringModule: {"lookback": Integral},
-    Autoencoder: {},
+    Autoencoder: {"mixed_precision": bool},
     Standardizer: {},
 }
 
