@@ -129,16 +129,16 @@ class Journal:
             os.makedirs(self.folder, exist_ok=True)
             with TemporaryFile(dir=self.folder):
                 """So it can be written to."""
+        found = self._newest()
+        if found is not None:
+            self._take(*found)
+        with self._usable_folder():
             # What was left of writes that were killed.
             for name in NAMES:
                 for beside in self.folder.glob(f".{name}.*"):
                     beside.unlink(missing_ok=True)
-        found = self._newest()
-        if found is not None:
-            self._take(*found)
-        else:
-            writer = Writer()
-            with self._usable_folder():
+            if found is None:
+                writer = Writer()
                 self._write(self._document(writer), writer.tensors)
         self.written = time.monotonic()
 

@@ -111,6 +111,8 @@ class Training:
             {"params": parameters, "lr": factor * learning_rate}
             for parameters, factor in module.parameter_groups()
         ]
+        # Gradients are not clipped: Adam's steps do not grow with them, and about three
+        # learning rates bound any (doc/guide/long_runs.rst).
         self.optimizer = torch.optim.Adam(groups, eps=epsilon, fused=True)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []

@@ -526,22 +526,14 @@ def test_a_smaller_rate_goes_on_after_a_divergence(seed, tmp_path, monkeypatch, 
     assert_same_fit(clone(model).set_params(learning_rate_init=1e-4).fit(X), slower)
 
 
-def test_a_state_that_is_not_finite_is_never_written(cls, seed, tmp_path):
-    """A step may end in weights that no loss has seen yet."""
-    X, _ = blobs(seed, dtype=np.float32)
-    model = quick(cls, learning_rate_init=1e30, **LONG, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="learning_rate_init"):
-        model.fit(X)
-    found = 0
-    from safetensors import safe_open
-
-    for name in os.listdir(tmp_path):
-        with safe_open(tmp_path / name, framework="np") as file:
-            for key in file.keys():  # noqa: SIM118
-                if ".module." in key:
-                    found += 1
-                    assert np.isfinite(file.get_tensor(key)).all(), key
-    assert found >= 0
+def test_weights_that_no_loss_has_seen_are_not_written_either(cls, seed, tmp_path):
+    """The one step of the first epoch ends in weights that are not finite."""
+    X = rows_of(seed).astype(np.float32)
+    model = make(cls, batch_size=150, learning_rate_init=1e39, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"epoch 2 of .* kept in checkpoint="):
+        clone(model).fit(X)
+    slower = model.set_params(learning_rate_init=1e-3)
+    assert_same_fit(clone(slower).fit(X), clone(slower).set_params(checkpoint=None).fit(X))
 
 
 # The parameter
