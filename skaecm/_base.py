@@ -171,9 +171,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         Raises
         ------
         ValueError
-            If X or a parameter is not as described, or the loss stops being
-            finite. The estimator is then as it was before the call, as it is after
-            an exception of a callback.
+            If X or a parameter is not as described, the loss stops being finite, or
+            `checkpoint` holds another fit or cannot be written to. The estimator is
+            then as it was before the call, as it is after an exception of a callback.
 
         Warns
         -----
@@ -181,7 +181,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             If the loss was still falling after `max_iter` epochs (not if a callback
             stopped the fit), or fewer than `k` clusters hold rows.
         UserWarning
-            If all rows are equal, or columns are on very different scales.
+            If all rows are equal, columns are on very different scales, or a
+            `checkpoint` is damaged or can no longer be written.
         """
         watch = self._watch("fit", X, y, sample_weight, self._n_runs())
         with unchanged_on_failure(self):

@@ -1,7 +1,8 @@
 """Looking on at a fit: bars or lines, the user's callback, scikit-learn's callbacks.
 
 A `Watch` is all who look on at one call of a fit method, a `Phase` what they see of one
-loop of training. Who looks on changes nothing of what is learned, but may stop it.
+loop of training; both know where the call is kept, if it is. Who looks on changes nothing
+of what is learned, but may stop it.
 """
 
 import sys

@@ -140,6 +140,7 @@ def test_a_warm_start(cls, seed, tmp_path):
     again = pickle.loads(first).set_params(checkpoint=tmp_path, callback=callback).fit(X)
     assert callback.seen[0] == ("training", 2, 1)
     assert_same_fit(again, whole)
+    assert_same_fit(pickle.loads(first).set_params(checkpoint=tmp_path).fit(X), whole)
     with pytest.raises(ValueError, match=r"warm_start was .* is no fit to go on from"):
         make(cls, warm_start=True, max_iter=2, checkpoint=tmp_path).fit(X)
 
