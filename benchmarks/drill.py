@@ -22,6 +22,8 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -174,31 +176,31 @@ def kill(job, moment, seconds, dice):
     return process.returncode == -9
 
 
+def drill_kill(i, seed, folder, expected):
+    """Kill and resume fit ``i``: its name, the moments, whether it ran, and whether it is equal."""
+    name, dice = FITS[i % len(FITS)], random.Random(f"{seed} {i}")
+    content, seconds = expected[name]
+    job = {"fit": name, "folder": str(folder / str(i)), "result": str(folder / f"{i}.skaecm")}
+    moments = dice.sample(MOMENTS, 1 + (i % 5 == 4))
+    kills = [kill(job, moment, seconds, dice) for moment in moments]
+    said = end(start(job))
+    is_equal = Path(job["result"]).read_bytes() == content and not said["warnings"]
+    return name, moments, any(kills), is_equal
+
+
 def drill_kills(n_fits, seed, say=print):
     """Kill and resume fits; how many there were to kill, and how many ended as they should."""
-    dice = random.Random(seed)
     n_killed = n_equal = 0
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
-        expected = {fit: whole(fit, folder) for fit in FITS[:n_fits]}
-        for i in range(n_fits):
-            fit = FITS[i % len(FITS)]
-            content, seconds = expected[fit]
-            job = {
-                "fit": fit,
-                "folder": str(folder / str(i)),
-                "result": str(folder / f"{i}.skaecm"),
-            }
-            moments = dice.sample(MOMENTS, 1 + (i % 5 == 4))
-            kills = [kill(job, moment, seconds, dice) for moment in moments]
-            said = end(start(job))
-            is_equal = Path(job["result"]).read_bytes() == content and not said["warnings"]
-            n_killed += any(kills)
+        names = FITS[:n_fits]
+        expected = dict(zip(names, pool.map(partial(whole, folder=folder), names), strict=True))
+        one = partial(drill_kill, seed=seed, folder=folder, expected=expected)
+        for i, (fit, moments, is_killed, is_equal) in enumerate(pool.map(one, range(n_fits)), 1):
+            n_killed += is_killed
             n_equal += is_equal
-            say(
-                f"{i + 1:3} {fit:10} killed {' and '.join(moments):22}",
-                "equal" if is_equal else said,
-            )
+            where = " and ".join(moments)
+            say(f"{i:3} {fit:10} killed {where:22} {'equal' if is_equal else 'NOT equal'}")
     return n_killed, n_equal
 
 

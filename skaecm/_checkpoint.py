@@ -49,6 +49,10 @@ BETWEEN = (__file__, joblib.__file__, sklearn.__file__)
 class Checkpoint:
     """Where a fit is kept while it runs, and how often.
 
+    The same call of `fit` made again goes on from there, and ends bit for bit where a fit
+    without an interruption ends. Needs safetensors
+    (``pip install "skaecm[persistence]"``). See the user guide on long runs.
+
     Parameters
     ----------
     folder : str or path-like
@@ -56,6 +60,13 @@ class Checkpoint:
     minutes : float, default=0
         Least time between two writes, in minutes; 0 writes after every epoch. At most so
         much work is lost, and the epoch that runs.
+
+    Raises
+    ------
+    TypeError
+        If `folder` is no path.
+    ValueError
+        If `minutes` is negative.
 
     See Also
     --------
@@ -71,7 +82,7 @@ class Checkpoint:
     ...     checkpoint = skaecm.Checkpoint(folder, minutes=10)
     ...     model = skaecm.ClusteringModuleGMM(k=3, random_state=0, checkpoint=checkpoint).fit(X)
     ...     again = skaecm.ClusteringModuleGMM(k=3, random_state=0, checkpoint=checkpoint).fit(X)
-    >>> again.loss_ == model.loss_  # the finished fit, read from the folder: safetensors
+    >>> again.loss_ == model.loss_  # read from the folder
     True
     """
 
@@ -202,7 +213,10 @@ class Journal:
             if found is None:
                 raise
             document, tensors = found
-            self._write_or_warn(document | {"has_diverged": True}, tensors)
+            try:
+                self._write(document | {"has_diverged": True}, tensors)
+            except OSError:
+                raise error from None
             raise LossNotFinite(
                 f"{error} The last finite state is kept in checkpoint={str(self.folder)!r}: with a "
                 "smaller learning_rate_init and nothing else changed, fit goes on from there."

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ._rows import Rows
 from ._tensors import to_numpy
 
-# Parameters that do not decide what is learned, or only its last digits, or on their own.
+# Parameters that do not decide what is learned, or only its last digits, and two that
+# `identity` tells in words of their own.
 FREE = {"callback", "checkpoint", "device", "memory", "random_state", "verbose", "warm_start"}
 
 

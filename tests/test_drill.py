@@ -13,6 +13,6 @@ def test_killed_fits_end_where_the_whole_ones_do(seed):
     drill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(drill)
     said = []
-    n_killed, n_equal = drill.drill_kills(3, seed, say=lambda *line: said.append(line))
+    n_killed, n_equal = drill.drill_kills(3, seed, say=said.append)
     assert n_equal == 3, said
     assert n_killed > 0, said
