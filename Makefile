@@ -2,6 +2,7 @@
 #   make demo   makes an environment, installs skaecm, runs the main job
 #   make test   makes an environment, installs skaecm, runs every check
 # `make test-lowest` runs the tests on the lowest versions that are supported.
+# `make drill` kills fits and fills disks, some minutes long.
 
 PYTHON ?= python3
 DEMO := .venv-demo
@@ -9,7 +10,7 @@ TEST := .venv-test
 LOWEST := .venv-lowest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-lowest clean
+.PHONY: demo test test-lowest drill clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python -m skaecm compare --force
@@ -27,6 +28,9 @@ test: $(TEST)/installed
 
 test-lowest: $(LOWEST)/installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto tests
+
+drill: $(TEST)/installed
+	OMP_NUM_THREADS=1 $(TEST)/bin/python benchmarks/drill.py
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(DEMO)

@@ -5,8 +5,10 @@ A subclass says how a fit is prepared (`_prepare`) and where a run starts
 """
 
 import copy
+import os
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import _mixtures
+from ._checkpoint import Checkpoint, Journal
 from ._checks import (
     check_range,
     check_same,
@@ -28,6 +31,7 @@ from ._checks import (
 )
 from ._fitted import BaseFittedClusterer
 from ._graph import check_adjacency, smooth
+from ._identity import identity
 from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
@@ -54,7 +58,8 @@ class Data(NamedTuple):
     """Checked input: the array as validated, its weights, and both as rows.
 
     The standardizer is learned from the rows of a new fit; a pass over one more
-    block has none. What training sees are the same rows with their partners.
+    block has none. What training sees are the same rows with their partners. The graph
+    is the one that the user gave.
     """
 
     x: Any
@@ -62,6 +67,7 @@ class Data(NamedTuple):
     rows: Rows
     standardizer: Standardizer | None
     partners: Partners
+    graph: Any = None
 
 
 class Run(NamedTuple):
@@ -96,6 +102,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "callback": [callable, None],
+        "checkpoint": [str, os.PathLike, Checkpoint, None],
     }
 
     _largest_batch: int = 256
@@ -120,9 +127,12 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     @abstractmethod
     def _start(
-        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
+        self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
-        """The network from which one run starts, free to be trained, and its history."""
+        """The network from which one run starts, free to be trained, and its history.
+
+        Without a seed one of any weights, to be filled.
+        """
 
     @abstractmethod
     def _learned_own(
@@ -161,9 +171,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         Raises
         ------
         ValueError
-            If X or a parameter is not as described, or the loss stops being
-            finite. The estimator is then as it was before the call, as it is after
-            an exception of a callback.
+            If X or a parameter is not as described, the loss stops being finite, or
+            `checkpoint` holds another fit or cannot be written to. The estimator is
+            then as it was before the call, as it is after an exception of a callback.
 
         Warns
         -----
@@ -171,24 +181,17 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             If the loss was still falling after `max_iter` epochs (not if a callback
             stopped the fit), or fewer than `k` clusters hold rows.
         UserWarning
-            If all rows are equal, or columns are on very different scales.
+            If all rows are equal, columns are on very different scales, or a
+            `checkpoint` is damaged or can no longer be written.
         """
         watch = self._watch("fit", X, y, sample_weight, self._n_runs())
         with unchanged_on_failure(self):
             data = self._check_data(X, sample_weight, adjacency, reset=True)
             seeds = draw_seeds(self.random_state, 1 + self._n_runs())
-            if self.warm_start and hasattr(self, "module_"):
-                runs = [
-                    self._run(self._resume(data), [], data, seed, watch)
-                    for seed in watch.runs(seeds[1:2])
-                ]
-            else:
-                prepared, history = self._prepare(data, seeds[0], watch)
-                runs = []
-                for seed in watch.runs(seeds[1:]):
-                    network, started = self._start(prepared, data, seed, watch)
-                    runs.append(self._run(network, history + started, data, seed, watch))
-            self._publish(min(runs, key=lambda run: run.loss), data)
+            journal = watch.journal = self._open_journal(data, seeds)
+            with nullcontext() if journal is None else journal.told_of_divergence():
+                run = self._best_run(data, seeds, watch, journal)
+            self._publish(run, data)
             watch.finish()
         self._warn_about_result(stopped=watch.stopped)
         return self
@@ -279,6 +282,45 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             watch.finish()
         return self
 
+    def _is_warm(self) -> bool:
+        """Whether a fit goes on from the one before."""
+        return self.warm_start and hasattr(self, "module_")
+
+    def _open_journal(self, data: Data, seeds: list[int]) -> Journal | None:
+        """Where this fit is kept, and where it was left off; None if it is not kept."""
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            return None
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        who = identity(self, data.rows, data.graph, is_warm=self._is_warm())
+        return Journal(checkpoint, who, seeds)
+
+    def _best_run(self, data: Data, seeds: list[int], watch: Watch, journal: Journal | None) -> Run:
+        """Of the runs from several starts, or of the one from the fit before, the best."""
+        is_warm = self._is_warm()
+        seeds = seeds if journal is None else journal.seeds
+        prepared, history = (None, []) if is_warm else self._prepare(data, seeds[0], watch)
+
+        def start(seed: int | None) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
+            if is_warm:
+                return self._resume(data), []
+            return self._start(prepared, data, seed, watch)
+
+        best: Run | None = None
+        n_done = 0
+        if journal is not None and journal.best is not None:
+            network, _ = start(None)
+            best, n_done = Run(network, **journal.restore(network)), journal.n_done
+        for seed in watch.runs(seeds[1:2] if is_warm else seeds[1:], n_done):
+            network, started = start(seed)
+            run = self._run(network, history + started, data, seed, watch)
+            best = run if best is None else min(best, run, key=lambda run: run.loss)
+            if journal is not None and not watch.stopped:
+                journal.end_run(best.network, best._asdict())
+        assert best is not None
+        return best
+
     def _watch(self, method: str, X, y, sample_weight, n_runs: int) -> Watch:
         return watch_fit(
             self,
@@ -312,7 +354,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         check_range(float(variance.mean()), x.dtype)
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
-        data = Data(x, weight, rows, standardizer, Partners(rows, None, None))
+        data = Data(x, weight, rows, standardizer, Partners(rows, None, None), graph)
         self._check_parameters(data)
         return data._replace(partners=self._partners(x, rows, graph))
 

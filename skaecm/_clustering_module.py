@@ -120,6 +120,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         number of the start, from 1. A true result stops the fit: the estimator then
         has what was trained so far, without the averaging epoch, and `converged_` is
         False.
+    checkpoint : str, path-like or Checkpoint, default=None
+        Folder in which `fit` is kept after every epoch, so that the same call goes on from
+        there when its process has ended (needs ``pip install "skaecm[persistence]"``).
 
     Attributes
     ----------
@@ -209,6 +212,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         random_state=None,
         verbose=0,
         callback=None,
+        checkpoint=None,
     ):
         self.k = k
         self.alpha = alpha
@@ -229,6 +233,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         self.random_state = random_state
         self.verbose = verbose
         self.callback = callback
+        self.checkpoint = checkpoint
 
     def _alpha(self) -> Any:
         return self.alpha
@@ -246,6 +251,14 @@ class ClusteringModuleGMM(BaseModuleClusterer):
                 )
             check_same("init", {"k": (n_clusters(init), self.k)})
             check_same("init", {"n_features_in_": (init.n_features_in_, n_features)})
+            if isinstance(init, GaussianMixture) and init.covariance_type != "tied":
+                warnings.warn(
+                    f"init has covariance_type={init.covariance_type!r}, whose responsibilities "
+                    "the module cannot hold exactly: the start takes its weighted mean "
+                    "covariance. With covariance_type='tied' the start is exact.",
+                    UserWarning,
+                    stacklevel=5,
+                )
         elif not isinstance(init, str):
             init_centers(init, self.k, n_features, data.x.dtype)
 
@@ -255,7 +268,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         return fitted_init(self.init), []
 
     def _start(
-        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
+        self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
         if isinstance(prepared, ClusteringModuleGMM):
             return self._adopt(prepared.module_, data), []
@@ -267,12 +280,14 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         )
         return network, []
 
-    def _make_start(self, init: Any, data: Data, seed: int) -> starts.Start:
+    def _make_start(self, init: Any, data: Data, seed: int | None) -> starts.Start:
         """W, b and M in standardised units, from whatever `init` is."""
         standardizer = data.standardizer
         assert standardizer is not None
         offset = to_numpy(standardizer.offset).astype(np.float64)
         scale = float(standardizer.scale)
+        if seed is None:
+            return starts.glorot_start(self.k, len(offset), np.random.RandomState(seed))
         x, weight = sample_rows(data.x, self.k, seed=seed, sample_weight=data.weight)
         if isinstance(init, str):
             if init == "random":
@@ -286,14 +301,6 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         elif isinstance(init, KMeans | MiniBatchKMeans):
             centers = init.cluster_centers_
         elif isinstance(init, GaussianMixture):
-            if init.covariance_type != "tied":
-                warnings.warn(
-                    f"init has covariance_type={init.covariance_type!r}, whose responsibilities "
-                    "the module cannot hold exactly: the start takes its weighted mean "
-                    "covariance. With covariance_type='tied' the start is exact.",
-                    UserWarning,
-                    stacklevel=5,
-                )
             precision = starts.shared_precision(init) * scale**2
             return starts.tied_encoder((init.means_ - offset) / scale, precision, init.weights_)
         else:

@@ -175,6 +175,9 @@ class DeepAEClustering(BaseModuleClusterer):
         the estimator then has what was trained so far, without the averaging epoch (after
         a stop while pretraining that is the start of joint training), and `converged_`
         is False.
+    checkpoint : str, path-like or Checkpoint, default=None
+        Folder in which `fit` is kept after every epoch, so that the same call goes on from
+        there when its process has ended (needs ``pip install "skaecm[persistence]"``).
 
     Attributes
     ----------
@@ -298,6 +301,7 @@ class DeepAEClustering(BaseModuleClusterer):
         random_state=None,
         verbose=0,
         callback=None,
+        checkpoint=None,
     ):
         self.k = k
         self.n_components = n_components
@@ -326,6 +330,7 @@ class DeepAEClustering(BaseModuleClusterer):
         self.random_state = random_state
         self.verbose = verbose
         self.callback = callback
+        self.checkpoint = checkpoint
 
     def _n_runs(self) -> int:
         return self.n_init if isinstance(self.init, str | Autoencoder) else 1
@@ -429,7 +434,7 @@ class DeepAEClustering(BaseModuleClusterer):
         return MLPAutoencoder(tuple(int(size) for size in self.hidden_layer_sizes))
 
     def _start(
-        self, prepared: Any, data: Data, seed: int, watch: Watch = UNWATCHED
+        self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED
     ) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
         if isinstance(prepared, DeepNetwork):
             return self._adopt(prepared, data), []
@@ -437,26 +442,21 @@ class DeepAEClustering(BaseModuleClusterer):
         autoencoder.mixed_precision = self.mixed_precision
         module, history = self._start_module(autoencoder, data, seed, watch)
         alpha = strengths(self._alpha(), self.k, data.rows)
+        contrast = data.partners.are_neighbours
         network = DeepNetwork(
-            autoencoder,
-            module,
-            alpha,
-            gamma=self.gamma,
-            contrast=data.partners.are_neighbours,
-            beta=self.beta,
-            lam=self.lam,
+            autoencoder, module, alpha, self.gamma, contrast, beta=self.beta, lam=self.lam
         )
         return network, history
 
     def _start_module(
-        self, autoencoder: Autoencoder, data: Data, seed: int, watch: Watch
+        self, autoencoder: Autoencoder, data: Data, seed: int | None, watch: Watch
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The module at its start; places the code of ``autoencoder`` to suit it."""
         init, rows, weight = fitted_init(self.init), data.rows, data.weight
         # An autoencoder says where the code comes from, not where its centroids are.
         kind = "k-means" if isinstance(init, Autoencoder) else init
         kind = kind if isinstance(kind, str) else None
-        if kind == "random":
+        if kind == "random" or seed is None:
             rng = np.random.RandomState(seed)
             return make_module(starts.glorot_start(self.k, autoencoder.n_components, rng), rows), []
         z = apply(autoencoder.embed, rows)

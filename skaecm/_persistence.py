@@ -6,9 +6,6 @@ versions) and a checksum over both. Reading knows two estimators, a few layers a
 closed set of values (`_values.py`), and compares every tensor with what it must be.
 """
 
-import hashlib
-import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import sklearn
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from ._clustering_module import ClusteringModuleGMM
 from ._deep_clustering import DeepAEClustering
+from ._documents import pack, unpack, verify, versions
 from ._extras import need
 from ._files import write_whole
 from ._modules import DeepNetwork
@@ -41,6 +37,9 @@ from ._version import __version__
 
 # Raised when a file of today could not be read as it was meant by the code of before.
 FORMAT = 1
+
+# The name of the document in a file.
+MARK = "skaecm"
 
 ESTIMATORS = {cls.__name__: cls for cls in (ClusteringModuleGMM, DeepAEClustering)}
 
@@ -77,7 +76,8 @@ KEPT_APART = {
 }
 # Callbacks watch a fit and are no part of it; those of scikit-learn are an attribute. A
 # `memory` is a folder of pickles: a file that chose it could have the next fit run code.
-NOT_KEPT = {"callback", "memory"}
+# Nor may it choose the folder of a `checkpoint`, which a fit writes to.
+NOT_KEPT = {"callback", "checkpoint", "memory"}
 CALLBACKS = {"_skl_callbacks"}
 
 METHODS = ("fit", "partial_fit", "predict", "predict_proba", "score", "transform")
@@ -130,9 +130,9 @@ def save(estimator, path):
     `partial_fit` and ``warm_start`` go on, the choice of `set_output`, and the
     metadata requests.
 
-    Not kept are `callback`, the callbacks of scikit-learn, and `memory`: a file must not
-    choose the folder that a later fit reads pickles from. Both parameters are None in
-    what `load` gives back.
+    Not kept are `callback`, the callbacks of scikit-learn, `memory` and `checkpoint`: a file
+    must not choose the folder that a later fit reads pickles from, or writes to. These
+    parameters are None in what `load` gives back.
 
     Nor can a file hold a parameter that is a function or an object, such as a callable
     `augment` or a fitted estimator as `init`. `load` puts the default in its place, warns,
@@ -155,7 +155,7 @@ def save(estimator, path):
     >>> bool((again.predict(X) == model.labels_).all())
     True
     """
-    safetensors = need("safetensors.torch", "persistence", "skaecm.save")
+    need("safetensors", "persistence", "skaecm.save")
     check_kept(estimator)
     writer = Writer()
     requests = None
@@ -182,9 +182,7 @@ def save(estimator, path):
         "output": vars(estimator).get("_sklearn_output_config"),
         "requests": requests,
     }
-    document["sha256"] = checksum(document, writer.tensors)
-    metadata = {"skaecm": json.dumps(document)}
-    write_whole(path, safetensors.save(writer.tensors, metadata))
+    write_whole(path, pack(document, writer.tensors, mark=MARK, writer="skaecm.save"))
 
 
 def load(path, **given_again):
@@ -230,7 +228,7 @@ def load(path, **given_again):
 
     Notes
     -----
-    `callback` and `memory` are not kept, so they are None.
+    `callback`, `memory` and `checkpoint` are not kept, so they are None.
 
     Examples
     --------
@@ -292,46 +290,9 @@ def refusals_named(path) -> Iterator[None]:
 # --------
 
 
-def versions() -> dict[str, str]:
-    """Who writes a file."""
-    return {
-        "skaecm": __version__,
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def checksum(document: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of a document and of tensors with their names and shapes."""
-    digest = hashlib.sha256(json.dumps(document, allow_nan=False).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # One without values may have strides that allow no view.
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def read(path) -> tuple[dict[str, Any], Reader]:
     """The document and the tensors of a file, which are as they were written."""
-    safetensors = need("safetensors", "persistence", "skaecm.load")
-    open(path, "rb").close()  # An OSError, if any, is that of Python.
-    try:
-        with safetensors.safe_open(os.fspath(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "skaecm" not in metadata:
-                raise Refusal(
-                    "this safetensors file was written by another program, not by skaecm.save."
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        # The file can be opened, so its content is what the system does not like.
-        raise ValueError(error) from None
-    document = json.loads(
-        metadata["skaecm"], parse_constant=no_number, object_pairs_hook=unique_keys
-    )
+    document, tensors = unpack(path, mark=MARK, writer="skaecm.save", reader="skaecm.load")
     if document["format"] != FORMAT:
         writer = document["versions"]["skaecm"]
         is_later = document["format"] > FORMAT
@@ -340,24 +301,10 @@ def read(path) -> tuple[dict[str, Any], Reader]:
             f"the file has format {document['format']}, written by skaecm {writer}, but skaecm "
             f"{__version__} reads format {FORMAT}. {remedy}"
         )
-    if document.pop("sha256") != checksum(document, tensors):
-        raise ValueError("its content does not have its checksum")
+    verify(document, tensors)
     if document.keys() != PARTS:
         raise ValueError(f"its parts are {sorted(document)}")
     return document, Reader(tensors)
-
-
-def no_number(constant: str) -> Any:
-    """JSON has no NaN and no infinities."""
-    raise ValueError(f"{constant} is not JSON")
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, no key of which comes twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
 
 
 # The estimator

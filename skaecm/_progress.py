@@ -1,17 +1,18 @@
 """Looking on at a fit: bars or lines, the user's callback, scikit-learn's callbacks.
 
 A `Watch` is all who look on at one call of a fit method, a `Phase` what they see of one
-loop of training. Who looks on changes nothing of what is learned, but may stop it.
+loop of training; both know where the call is kept, if it is. Who looks on changes nothing
+of what is learned, but may stop it.
 """
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, final
 
-from ._training import Watcher
+from ._training import Keeper, Watcher
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -56,6 +57,8 @@ class Watch:
         Number of the present run, from 1; 0 before the first.
     stopped : bool
         Whether somebody has seen enough.
+    journal : Keeper or None
+        Where the call is kept, to go on from.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class Watch:
         self.sklearn = sklearn
         self.run = 0
         self.stopped = False
+        self.journal: Keeper | None = None
 
-    def runs(self, seeds: Iterable[int]) -> Iterator[int]:
-        """The seeds of the runs, one by one; after a stop no more of them."""
-        for self.run, seed in enumerate(seeds, start=1):
+    def runs(self, seeds: Sequence[int], n_done: int = 0) -> Iterator[int]:
+        """The seeds of the runs that are not done, one by one; after a stop no more of them."""
+        for self.run, seed in enumerate(seeds[n_done:], start=n_done + 1):
             yield seed
             if self.stopped:
                 return
@@ -108,6 +112,7 @@ class Phase(Watcher):
         learned: Callable[[], dict[str, Any]] | None,
     ):
         self.watch = watch
+        self.journal = watch.journal
         self.name = name
         self.n_epochs = n_epochs
         self.learned = learned

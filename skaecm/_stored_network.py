@@ -180,14 +180,16 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     ]
 
 
-def encode_training(state: dict[str, Any] | None, writer: Writer) -> Any:
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a training, without the settings that each call makes anew."""
-    if state is None:
-        return None
     moments = state["optimizer"]["state"]
     n_parameters = sum(len(group["params"]) for group in state["optimizer"]["param_groups"])
-    plain = state | {"optimizer": [moments.get(i) for i in range(n_parameters)]}
-    return writer.encode(plain, "training")
+    return state | {"optimizer": [moments.get(i) for i in range(n_parameters)]}
+
+
+def encode_training(state: dict[str, Any] | None, writer: Writer) -> Any:
+    """The plain state of a training, as JSON; its tensors go to ``writer``."""
+    return None if state is None else writer.encode(plain_state(state), "training")
 
 
 def decode_training(estimator, code: Any, reader: Reader) -> dict[str, Any] | None:
@@ -204,6 +206,11 @@ def decode_training(estimator, code: Any, reader: Reader) -> dict[str, Any] | No
         epsilon=estimator.epsilon,
         generator=make_generator(0),
     )
+    return whole_state(training, state)
+
+
+def whole_state(training: Training, state: dict[str, Any]) -> dict[str, Any]:
+    """A plain state with the settings of ``training``, which it must fit."""
     fresh = training.state_dict()
     if state.keys() != fresh.keys():
         raise ValueError(f"the state of its training has {sorted(state)}")

@@ -19,8 +19,23 @@ from ._rows import Batch, Labels, Rows
 from ._tensors import to_numpy
 
 
+class Keeper(Protocol):
+    """Where a training is kept, so that it can go on when its process has ended."""
+
+    def resume(self, training: "Training") -> None:
+        """Put a training that begins where it was left off."""
+
+    def keep(self, training: "Training", *, stopped: bool) -> None:
+        """An epoch has ended, and with it all epochs if ``stopped``."""
+
+
 class Watcher(ABC):
-    """Looks on at the epochs of a phase, and may want no more of them."""
+    """Looks on at the epochs of a phase, and may want no more of them.
+
+    Where the phase is kept, if it is, is its ``journal``.
+    """
+
+    journal: Keeper | None = None
 
     @property
     @abstractmethod
@@ -96,6 +111,8 @@ class Training:
             {"params": parameters, "lr": factor * learning_rate}
             for parameters, factor in module.parameter_groups()
         ]
+        # Gradients are not clipped: Adam's steps do not grow with them, and about three
+        # learning rates bound any (doc/guide/long_runs.rst).
         self.optimizer = torch.optim.Adam(groups, eps=epsilon, fused=True)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -120,6 +137,9 @@ class Training:
             Whether ``n_iter_no_change`` epochs in a row left the best loss less
             than ``tol`` times its size better.
         """
+        journal = None if watch is None else watch.journal
+        if journal is not None:
+            journal.resume(self)
         while self.epoch < max_iter and self.n_no_change < n_iter_no_change:
             if watch is not None and watch.stopped:
                 break
@@ -127,6 +147,8 @@ class Training:
             improved = loss < self.best_loss - tol * abs(loss)
             self.n_no_change = 0 if improved else self.n_no_change + 1
             self.best_loss = min(loss, self.best_loss)
+            if journal is not None:
+                journal.keep(self, stopped=watch is not None and watch.stopped)
         return self.n_no_change >= n_iter_no_change
 
     def run_epoch(
@@ -232,16 +254,22 @@ class Training:
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
         self.history = list(state["history"])
-        self.labels = state["labels"]
+        device = next(iter(self.module.parameters())).device
+        self.labels = None if state["labels"] is None else state["labels"].to(device)
         self.best_loss = state["best_loss"]
         self.n_no_change = state["n_no_change"]
+
+
+@final
+class LossNotFinite(ValueError):
+    """Training has diverged."""
 
 
 def check_finite(terms: dict[str, float], when: str) -> None:
     """Raise if a term of the loss is not a finite number."""
     bad = [name for name, value in terms.items() if not np.isfinite(value)]
     if bad:
-        raise ValueError(
+        raise LossNotFinite(
             f"The loss is not finite ({', '.join(bad)}) in {when}. The likely cause is a "
             "learning rate that is too large, or values in X too large for its dtype. Try a "
             "smaller learning_rate_init, X as float64, or X scaled by "

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import skaecm
-from skaecm._persistence import checksum
+from skaecm._documents import checksum
 
 HEADER = 8
 MEMORY = 2**30

@@ -31,9 +31,30 @@ ROOMS = {
     "_progress": {"_training"},
     "_fitted": {"_checks", "_extras", "_graph", "_mixtures", "_rows", "_tensors", "_training"},
 }
+ROOMS |= {
+    "_files": set(),
+    "_values": {"autoencoders"},
+    "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
+    "_documents": {"_extras", "_values", "_version"},
+    "_identity": {"_rows", "_tensors"},
+    "_checkpoint": {
+        "_documents",
+        "_extras",
+        "_files",
+        "_stored_network",
+        "_tensors",
+        "_training",
+        "_values",
+        "_version",
+    },
+}
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
     "_extras",
+    "_files",
+    "_values",
+    "_stored_network",
+    "_documents",
     "_losses",
     "_kmeans",
     "_pretraining",
@@ -44,13 +65,11 @@ BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
     "_deep_clustering": BELOW,
-    "_files": set(),
-    "_values": {"autoencoders"},
-    "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
     "_onnx": {"_base", "_extras", "_files", "_modules"},
     "_persistence": {
         "_clustering_module",
         "_deep_clustering",
+        "_documents",
         "_extras",
         "_files",
         "_modules",
@@ -59,7 +78,14 @@ ROOMS |= {
         "_values",
         "_version",
     },
-    "__init__": {"_clustering_module", "_deep_clustering", "_onnx", "_persistence", "_version"},
+    "__init__": {
+        "_checkpoint",
+        "_clustering_module",
+        "_deep_clustering",
+        "_onnx",
+        "_persistence",
+        "_version",
+    },
 }
 
 # These talk to estimators through public names alone, and no room above knows them.

@@ -200,6 +200,22 @@ def test_a_loss_that_is_not_finite_in_a_later_pass(cls, seed):
 # ------
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rows_far_from_all_that_a_fit_saw(cls, seed, dtype, sign):
+    """Up to a hundredth of the largest number, the softmax is one, and no logarithm is NaN."""
+    model = quick(cls).fit(blobs(seed, dtype=dtype)[0])
+    largest = np.finfo(dtype).max / 100
+    for scale in (1e5, np.sqrt(largest), largest):
+        X = (sign * scale * np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 0.5, 0]])).astype(dtype)
+        proba = model.predict_proba(X)
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+        assert proba.min() >= 0
+        np.testing.assert_array_equal(model.predict(X), proba.argmax(axis=1))
+        assert np.isfinite(model.transform(X)).all()
+        with np.errstate(over="ignore"):  # a squared distance may be infinite
+            assert not np.isnan(model.score_samples(X)).any()
+
+
 def test_one_cluster(cls, seed, dtype):
     X, _ = blobs(seed, dtype=dtype)
     model = quick(cls, k=1).fit(X)
