@@ -109,8 +109,10 @@ def pretrain(
     """
     generator = make_generator(seed)
     autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
+    rows.ranks.align(autoencoder)
     training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
     training.run(rows, watch=watch, **stopping_settings)
+    rows.ranks.align(autoencoder)
     if watch.stopped:
         raise PretrainingStopped(autoencoder, training.history)
     return autoencoder, training.history

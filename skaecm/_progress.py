@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, final
 
+from ._ranks import ALONE, Ranks
 from ._training import Keeper, Watcher
 
 try:
@@ -50,6 +51,8 @@ class Watch:
         One for each who looks on. What they open they enter into ``Phase.stack``.
     sklearn : SklearnFit or None
         The whole call, as scikit-learn's callbacks see it.
+    ranks : Ranks
+        The processes that fit together. What one of them asks for, all do.
 
     Attributes
     ----------
@@ -66,7 +69,9 @@ class Watch:
         n_runs: int = 1,
         observing: Iterable[Callable[["Phase"], Observer]] = (),
         sklearn: "SklearnFit | None" = None,
+        ranks: Ranks = ALONE,
     ):
+        self.ranks = ranks
         self.n_runs = n_runs
         self.observing = tuple(observing)
         self.sklearn = sklearn
@@ -141,7 +146,8 @@ class Phase(Watcher):
         self._hear([observer.end(row) for observer in self.observers])
 
     def _hear(self, answers: list[Any]) -> None:
-        self.watch.stopped = self.watch.stopped or any(answers)
+        stopped = self.watch.stopped or any(answers)
+        self.watch.stopped = any(self.watch.ranks.gather(stopped))
 
     def __enter__(self) -> "Phase":
         return self
@@ -245,6 +251,7 @@ def find_tqdm() -> Any:
 def watch_fit(
     estimator: Any,
     method: str,
+    ranks: Ranks,
     *,
     X: Any,
     y: Any,
@@ -259,10 +266,11 @@ def watch_fit(
     """
     observing: list[Callable[[Phase], Observer]] = []
     name = type(estimator).__name__
-    tqdm = find_tqdm() if estimator.verbose else None
+    verbose = estimator.verbose and ranks.rank == 0
+    tqdm = find_tqdm() if verbose else None
     if tqdm is not None:
         observing.append(partial(bar, tqdm, name))
-    elif estimator.verbose:
+    elif verbose:
         observing.append(partial(lines, name))
     if estimator.callback is not None:
         observing.append(partial(user_callback, estimator.callback))
@@ -272,4 +280,4 @@ def watch_fit(
         about = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         fit = SklearnFit(about, method, n_phases)
         observing.append(partial(sklearn_phase, fit))
-    return Watch(n_runs, observing, fit)
+    return Watch(n_runs, observing, fit, ranks)
