@@ -143,11 +143,12 @@ class Phase(Watcher):
 
     def end(self, row: dict[str, Any]) -> None:
         assert self.observers is not None
-        self._hear([observer.end(row) for observer in self.observers])
+        self._hear(observer.end(row) for observer in self.observers)
 
-    def _hear(self, answers: list[Any]) -> None:
-        stopped = self.watch.stopped or any(answers)
-        self.watch.stopped = any(self.watch.ranks.gather(stopped))
+    def _hear(self, answers: Iterator[Any]) -> None:
+        with self.watch.ranks.agree() as stops:
+            stops.extend(bool(answer) for answer in answers)
+        self.watch.stopped = self.watch.stopped or any(stops)
 
     def __enter__(self) -> "Phase":
         return self
@@ -155,7 +156,7 @@ class Phase(Watcher):
     def __exit__(self, *exception) -> None:
         with self.stack:
             if exception[0] is None and self.observers is not None:
-                self._hear([observer.close() for observer in self.observers])
+                self._hear(observer.close() for observer in self.observers)
 
 
 def bar(tqdm: Any, name: str, phase: Phase) -> Observer:

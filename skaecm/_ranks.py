@@ -78,21 +78,27 @@ class Ranks(ABC):
         return dict(zip(terms, self.total(torch.stack(list(terms.values()))), strict=True))
 
     @contextmanager
-    def agree(self) -> Iterator[None]:
-        """What fails in this block on one process fails on all. No process asks in it."""
+    def agree(self) -> Iterator[list[Any]]:
+        """What fails in this block on one process fails on all. No process asks in it.
+
+        What each puts into the list all find there after the block.
+        """
+        noted: list[Any] = []
         error = None
         try:
-            yield
+            yield noted
         except Exception as found:
             error = found
-        messages = self.gather("" if error is None else f"{type(error).__name__}: {error}")
+        message = "" if error is None else f"{type(error).__name__}: {error}"
+        gathered = self.gather((noted, message))
         if error is not None:
             raise error
-        for rank, message in enumerate(messages):
+        for rank, (_, message) in enumerate(gathered):
             if message:
                 raise ValueError(
                     f"Rank {rank} of {self.size} cannot go on, so that none can: {message}"
                 )
+        noted[:] = [note for notes, _ in gathered for note in notes]
 
     def same(self, what: dict[str, Any]) -> None:
         """Raise if the processes differ in a value."""
@@ -242,6 +248,11 @@ def reachable() -> Iterator[None]:
         ) from error
 
 
+def has_group() -> bool:
+    """Whether this process knows of others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
     """The processes that fit together: those of the default group of torch.distributed.
@@ -249,27 +260,26 @@ def join_ranks() -> Iterator[Ranks]:
     They talk in a group of their own, which ends with the block: a process that leaves it by
     an exception is missed by the others at once, whatever it does next.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        warn_if_launched()
-        yield ALONE
-        return
-    if dist.get_world_size() == 1:
+    if not has_group() or dist.get_world_size() == 1:
         yield ALONE
         return
     # NCCL alone could not send what lies on the CPU.
     backend = "cpu:gloo,cuda:nccl" if "nccl" in dist.get_backend_config() else None
     with reachable():
         group = dist.new_group(backend=backend, timeout=PATIENCE)
+    ranks = Group(group)
     try:
-        yield Group(group)
+        yield ranks
     finally:
         dist.destroy_process_group(group)
+        # The last reference, whatever a traceback still holds: now the others miss it.
+        del ranks.group, group
 
 
 def warn_if_launched() -> None:
-    """Warn where torchrun started several processes that would not know of each other."""
+    """Warn where torchrun started several processes that do not know of each other."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+    if size > 1 and "TORCHELASTIC_RUN_ID" in os.environ and not has_group():
         warnings.warn(
             f"torchrun started {size} processes, but this one fits alone. Call "
             "torch.distributed.init_process_group() at the start of the script, and all fit "

@@ -135,8 +135,8 @@ def find_share(ranks: Ranks, *held: Any) -> Share:
     if len(set(digests)) == 1:
         if n_held < ranks.size:
             raise ValueError(
-                f"X has {n_held} rows for {ranks.size} processes, but each needs one. Start "
-                "fewer processes."
+                f"n_samples={n_held} is too few for {ranks.size} processes, as each needs a row. "
+                "Start fewer processes."
             )
         edges = np.linspace(0, n_held, ranks.size + 1).astype(int).tolist()
         return Share(ranks, n_held, n_held, 0, range(*edges[ranks.rank : ranks.rank + 2]))
