@@ -313,7 +313,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
         who = identity(self, data.rows, data.graph, is_warm=self._is_warm())
-        return Journal(checkpoint, who, seeds)
+        return Journal(checkpoint, who, seeds, data.share.ranks)
 
     def _best_run(self, data: Data, seeds: list[int], watch: Watch, journal: Journal | None) -> Run:
         """Of the runs from several starts, or of the one from the fit before, the best."""

@@ -33,7 +33,7 @@ from ._training import Training, apply
 from .autoencoders import MLPAutoencoder
 
 # Runs of k-means on the embedding, and epochs of the module alone, as published.
-KMEANS_RUNS = 20
+best_centroids: Any = partial(starts.kmeans_centroids, n_init=20)
 MODULE_EPOCHS = 100
 
 # The default strength of the prior, times k: in balance a cluster's pull on one
@@ -395,15 +395,13 @@ class DeepAEClustering(BaseModuleClusterer):
             return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
         assert data.standardizer is not None
         device = data.rows.device
-        # A cache that only some of several processes hit would leave the others waiting.
-        memory = self.memory if data.share.ranks.size == 1 else None
-        if memory is not None:
+        if self.memory is not None:
             check_picklable("autoencoder", self._recipe())
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         with watch.phase("pretraining", self.pretrain_iter) as phase:
             autoencoder, history = pretrain_once(
-                memory,
+                self.memory,
                 (data.x, data.weight, str(device), views),
                 rows=data.partners.pretraining,
                 recipe=self._recipe(),
@@ -454,9 +452,7 @@ class DeepAEClustering(BaseModuleClusterer):
         elif kind == "k-means" and data.partners:
             return self._connected_start(z, autoencoder, data, seed), []
         else:
-            find: Any = partial(starts.kmeans_centroids, n_init=KMEANS_RUNS)
-            if kind == "k-means++":
-                find = starts.kmeans_plusplus_centroids
+            find = starts.kmeans_plusplus_centroids if kind == "k-means++" else best_centroids
             centroids = ranks.first(find, z, self.k, seed=seed, sample_weight=weight)
         if kind == "pinv":
             return self._train_module_alone(starts.pinv_encoder(centroids), own, data, seed, watch)

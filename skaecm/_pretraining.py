@@ -125,6 +125,8 @@ def pretrain_once(
 
     After a stop by ``watch`` what was trained so far, which is not cached.
     """
+    if arguments["rows"].ranks.size > 1:
+        memory = None  # what only some of them find there would leave the others waiting
     cached = check_memory(memory).cache(pretrain, ignore=["rows", "standardizer", "watch"])
     data_key = None if memory is None else joblib.hash(data)
     try:

@@ -244,7 +244,8 @@ def reachable() -> Iterator[None]:
     except RuntimeError as error:
         raise RuntimeError(
             "A process of the group ended or cannot be reached, so that the fit cannot go on "
-            "here either. See what the others printed, and start all of them again."
+            "here either. See what the others printed, and start all of them again: with "
+            "checkpoint= the fit goes on from its last epoch, with any number of processes."
         ) from error
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from skaecm import ClusteringModuleGMM, DeepAEClustering
 
 N_ROWS = 240
 SEED = int(os.environ.get("SKAECM_TEST_SEED", "0"))
+KEPT = "kept"  # in the folder of a group, where its processes work
 LONG = {"tol": 0.0, "n_iter_no_change": 99, "max_iter": 5, "batch_size": 32}
 
 
@@ -70,14 +72,8 @@ def part(rank, size):
     return slice(edges[rank], edges[rank + 1])
 
 
-def fit_case(name, mode, rank=0, size=1):
-    """A fit of one case, as one of ``size`` processes sees it."""
-    model, special = CASES[name]
-    X, weight = rows_of(special)
-    if mode == "parts":
-        own = part(rank, size)
-        X, weight = X[own], None if weight is None else weight[own]
-    model.fit(X, sample_weight=weight)
+def outcome(model, X):
+    """What a fit ends with."""
     return {
         "labels": model.labels_.tolist(),
         "predicted": model.predict(X).tolist(),
@@ -88,6 +84,16 @@ def fit_case(name, mode, rank=0, size=1):
         "variance": float(model.covariances_[0]),
         "n_iter": model.n_iter_,
     }
+
+
+def fit_case(name, mode, rank=0, size=1):
+    """A fit of one case, as one of ``size`` processes sees it."""
+    model, special = CASES[name]
+    X, weight = rows_of(special)
+    if mode == "parts":
+        own = part(rank, size)
+        X, weight = X[own], None if weight is None else weight[own]
+    return outcome(model.fit(X, sample_weight=weight), X)
 
 
 def equal(rank, size, modes=MODES):
@@ -176,30 +182,50 @@ def other(rank, size):
     return learned
 
 
+def fit_kept(folder=None, rank=0, size=1, callback=None):
+    """The fit that is killed and resumed, with every process a part of the rows."""
+    model = deep(checkpoint=folder, callback=callback)
+    X, weight = rows_of(["weighted"])
+    own = part(rank, size)
+    return outcome(model.fit(X[own], sample_weight=weight[own]), X[own])
+
+
 def killed(rank, size):
     """The last process is killed while it trains; what the others raise, and when."""
     begun = time.monotonic()
 
     def kill(row):
-        if rank == size - 1 and row["epoch"] == 3:
+        nonlocal begun
+        begun = time.monotonic()
+        if rank == size - 1 and (row["phase"], row["epoch"]) == ("training", 4):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    model = deep(callback=kill, pretrain_iter=0, max_iter=99999)
-    message = raised(lambda: model.fit(rows_of()[0]))
-    return {"message": message, "seconds": time.monotonic() - begun, "names": [*vars(model)]}
+    # Checkpoints need an extra, being killed does not.
+    kept = KEPT if find_spec("safetensors") else None
+    message = raised(lambda: fit_kept(kept, rank, size, kill))
+    return {"message": message, "seconds": time.monotonic() - begun}
 
 
-JOBS = {job.__name__: job for job in (equal, some, wrong, other, killed)}
+def resumed(rank, size):
+    """The fit that was killed, by so many processes; the epochs that were left, and its end."""
+    warnings.simplefilter("ignore")
+    seen = []
+    learned = fit_kept(KEPT, rank, size, lambda row: seen.append((row["phase"], row["epoch"])))
+    return {"seen": seen, **learned}
+
+
+JOBS = {job.__name__: job for job in (equal, some, wrong, other, killed, resumed)}
 
 
 def main(jobs, folder):
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     # torchrun says where the others are; without it they meet at a file.
     where = "env://" if "MASTER_ADDR" in os.environ else f"file://{folder}/group"
+    os.chdir(folder)
     dist.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
     for job in jobs.split(","):
         learned = JOBS[job](rank, size)
-        (Path(folder) / f"{job}-{rank}.json").write_text(json.dumps(learned))
+        Path(f"{job}-{rank}.json").write_text(json.dumps(learned))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from itertools import chain
+from shutil import copytree
 
 import distributed_fits
 import numpy as np
@@ -45,23 +47,6 @@ def alone():
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """Two processes that torchrun starts: the folder, and what they printed."""
-    folder = tmp_path_factory.mktemp("pair")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    run = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", str(SCRIPT), "equal,wrong,other", str(folder)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return folder, run.stderr
-
-
-@pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """Four processes, of which the last is killed at the end: the folder, and how they ended."""
     folder = tmp_path_factory.mktemp("four")
@@ -73,6 +58,26 @@ def four(tmp_path_factory):
         for rank in range(4)
     ]
     return folder, [process.wait(timeout=LIMIT) for process in processes]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, four):
+    """Two processes that torchrun starts: the folder, and what they printed."""
+    folder, jobs = tmp_path_factory.mktemp("pair"), "equal,wrong,other"
+    if find_spec("safetensors"):
+        copytree(four[0] / "kept", folder / "kept")
+        jobs += ",resumed"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    run = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", str(SCRIPT), jobs, str(folder)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder, run.stderr
 
 
 def assert_equal_to_one_process(of_ranks, alone):
@@ -169,7 +174,25 @@ def test_a_killed_process_ends_the_others(four):
             "RuntimeError: A process of the group ended or cannot be reached"
         )
         assert learned["seconds"] < 60
-        assert not [name for name in learned["names"] if name.endswith("_")]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_four_were_killed_in_others_end(four, pair, size, tmp_path, monkeypatch):
+    """It ends as if nobody had been killed, whatever the number of processes."""
+    pytest.importorskip("safetensors")
+    if size == 1:
+        copytree(four[0] / "kept", tmp_path / "kept")
+        monkeypatch.chdir(tmp_path)
+        of_ranks = [distributed_fits.resumed(0, 1)]
+        of_ranks = json.loads(json.dumps(of_ranks))
+    else:
+        of_ranks = read(pair[0], "resumed", range(size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = distributed_fits.fit_kept()
+    for learned in of_ranks:
+        assert learned.pop("seen") == [["training", 4], ["training", 5], ["averaging", 6]]
+    assert_equal_to_one_process([{"parts": one} for one in of_ranks], {"parts": expected})
 
 
 def test_a_process_of_torchrun_without_a_group_is_warned(cls, monkeypatch):

@@ -53,6 +53,7 @@ ROOMS |= {
         "_documents",
         "_extras",
         "_files",
+        "_ranks",
         "_stored_network",
         "_tensors",
         "_training",
