@@ -8,7 +8,8 @@ import copy
 import os
 import warnings
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
 
 from . import _mixtures
 from ._checkpoint import Checkpoint, Journal
@@ -25,6 +27,8 @@ from ._checks import (
     check_same,
     check_weight,
     narrow_indices,
+    plain,
+    scale_weight,
     strengths,
     unchanged_on_failure,
     warn_about_scales,
@@ -36,7 +40,9 @@ from ._initialization import Start
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
+from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
 from ._rows import Rows, column_moments, make_rows
+from ._shares import Share, find_share
 from ._tensors import (
     compute_dtype,
     draw_seeds,
@@ -53,21 +59,36 @@ from ._training import Training, apply, check_finite
 STEPS_PER_EPOCH = 32
 SMALLEST_BATCH = 32
 
+# Parameters that may be another on every process of a fit.
+OF_A_PROCESS = ("callback", "checkpoint", "device", "memory", "verbose")
+
 
 class Data(NamedTuple):
     """Checked input: the array as validated, its weights, and both as rows.
 
-    The standardizer is learned from the rows of a new fit; a pass over one more
-    block has none. What training sees are the same rows with their partners. The graph
-    is the one that the user gave.
+    ``held`` are those of ``x``, ``rows`` those of all processes of a fit; where there is
+    one, they are the same. The standardizer is learned from the rows of a new fit; a
+    pass over one more block has none. What training sees are the same rows with their
+    partners. The graph is the one that the user gave.
     """
 
     x: Any
     weight: np.ndarray | None
+    share: Share
+    held: Rows
     rows: Rows
     standardizer: Standardizer | None
     partners: Partners
     graph: Any = None
+
+    def all_weights(self) -> np.ndarray | None:
+        """On the first process, the weights of all rows."""
+        return None if self.weight is None else self.share.stack(self.weight)
+
+    def rows_of_own(self, x: np.ndarray) -> Rows:
+        """As rows of all what each process has of its own rows, as their codes."""
+        weight = None if self.weight is None else self.share.own_of(self.weight)
+        return self.share.of_own().rows(make_rows(x, weight, self.rows.device, self.rows.dtype))
 
 
 class Run(NamedTuple):
@@ -184,16 +205,16 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             If all rows are equal, columns are on very different scales, or a
             `checkpoint` is damaged or can no longer be written.
         """
-        watch = self._watch("fit", X, y, sample_weight, self._n_runs())
-        with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, adjacency, reset=True)
-            seeds = draw_seeds(self.random_state, 1 + self._n_runs())
+        with self._call("fit", X, y, sample_weight, self._n_runs()) as watch:
+            data = self._check_data(X, sample_weight, adjacency, watch.ranks, reset=True)
+            seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
             journal = watch.journal = self._open_journal(data, seeds)
             with nullcontext() if journal is None else journal.told_of_divergence():
                 run = self._best_run(data, seeds, watch, journal)
             self._publish(run, data)
-            watch.finish()
-        self._warn_about_result(stopped=watch.stopped)
+            sizes = torch.from_numpy(np.bincount(self.labels_, minlength=self.k))
+            n_found = int(watch.ranks.total(sizes).count_nonzero())
+        self._warn_about_result(n_found, stopped=watch.stopped)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None, adjacency=None):
@@ -251,10 +272,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """
         self._validate_params()
         first = not hasattr(self, "module_")
-        watch = self._watch("partial_fit", X, y, sample_weight, 1)
-        with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, None, reset=first)
-            seed, start_seed = draw_seeds(self.random_state, 2)
+        with self._call("partial_fit", X, y, sample_weight, 1) as watch:
+            data = self._check_data(X, sample_weight, None, watch.ranks, reset=first)
+            seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
             if first:
                 prepared, history = self._prepare(data, seed, watch)
                 watch.run = 1
@@ -279,7 +299,6 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 run = Run(network, loss, False, self.n_iter_ + 1, [*self.history_, row])
                 self._publish(run, data, renumber=False)
                 self._training_state = rest_on_cpu(training.state_dict())
-            watch.finish()
         return self
 
     def _is_warm(self) -> bool:
@@ -294,7 +313,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
         who = identity(self, data.rows, data.graph, is_warm=self._is_warm())
-        return Journal(checkpoint, who, seeds)
+        return Journal(checkpoint, who, seeds, data.share.ranks)
 
     def _best_run(self, data: Data, seeds: list[int], watch: Watch, journal: Journal | None) -> Run:
         """Of the runs from several starts, or of the one from the fit before, the best."""
@@ -321,29 +340,69 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         assert best is not None
         return best
 
-    def _watch(self, method: str, X, y, sample_weight, n_runs: int) -> Watch:
-        return watch_fit(
-            self,
-            method,
-            X=X,
-            y=y,
-            sample_weight=sample_weight,
-            n_runs=n_runs,
-            n_phases=self._n_phases(),
+    @contextmanager
+    def _call(self, method: str, X, y, sample_weight, n_runs: int) -> Iterator[Watch]:
+        """A call of a fit method: all processes take part, some look on, all or nothing is kept."""
+        with join_ranks() as ranks:
+            watch = watch_fit(
+                self,
+                method,
+                ranks,
+                X=X,
+                y=y,
+                sample_weight=sample_weight,
+                n_runs=n_runs,
+                n_phases=self._n_phases(),
+            )
+            with unchanged_on_failure(self):
+                yield watch
+                watch.finish()
+
+    def _validate_params(self):
+        with join_ranks() as ranks, ranks.agree():
+            super()._validate_params()
+
+    def _check_same(self, x: Any, weight: np.ndarray | None, ranks: Ranks) -> None:
+        """Raise if the processes of a fit differ in what decides what they do."""
+        parameters = self.get_params(deep=False).items()
+        ranks.same(
+            {name: plain(value) for name, value in parameters if name not in OF_A_PROCESS}
+            | {
+                "The number of features of X": x.shape[1],
+                "The dtype of X": str(x.dtype),
+                "Whether there is a sample_weight": weight is not None,
+                "Whether the estimator is fitted": hasattr(self, "module_"),
+                "Whether there is a checkpoint": self.checkpoint is not None,
+                "The number of scikit-learn's callbacks": len(getattr(self, "_skl_callbacks", ())),
+            }
         )
 
-    def _check_data(self, X, sample_weight, adjacency, *, reset: bool) -> Data:
+    def _check_data(
+        self, X, sample_weight, adjacency, ranks: Ranks = ALONE, *, reset: bool
+    ) -> Data:
         """Check X, its weights, its graph and the parameters; for a fit or one more pass."""
-        x = self._validate(X, reset=reset)
-        weight, n_weighted = check_weight(sample_weight, x)
-        device = resolve_device(self.device)
-        graph = None
-        if adjacency is not None:
-            graph = check_adjacency(adjacency, x.shape[0])
+        warn_if_launched()
+        with ranks.agree():
+            x = self._validate(X, reset=reset)
+            weight = check_weight(sample_weight, x)
+            device = device_of_rank(resolve_device(self.device), ranks)
+            graph = None if adjacency is None else check_adjacency(adjacency, x.shape[0])
+        self._check_same(x, weight, ranks)
+        share = find_share(ranks, x, weight, graph)
+        weight, n_weighted = scale_weight(weight, share)
+        if not share.is_whole and (graph is not None or self.n_neighbors is not None):
+            raise ValueError(
+                "n_neighbors and adjacency need all rows on every process of a fit, but the "
+                "processes were given different rows, weights or graphs. Give each the same "
+                "rows (the work is divided all the same), or use augment."
+            )
+        if graph is not None:
             x = narrow_indices(smooth(x, graph))
-        rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        held = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        rows = share.rows(held)
+        data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph)
         if not reset:
-            return Data(x, weight, rows, None, self._partners(x, rows, graph))
+            return data._replace(partners=self._partners(data))
         if self.k > n_weighted:
             raise ValueError(
                 f"k={self.k} must be at most the number of rows that carry weight, but "
@@ -354,18 +413,20 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         check_range(float(variance.mean()), x.dtype)
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
-        data = Data(x, weight, rows, standardizer, Partners(rows, None, None), graph)
-        self._check_parameters(data)
-        return data._replace(partners=self._partners(x, rows, graph))
+        data = data._replace(standardizer=standardizer)
+        with ranks.agree():
+            self._check_parameters(data)
+        return data._replace(partners=self._partners(data))
 
-    def _partners(self, x, rows: Rows, graph) -> Partners:
+    def _partners(self, data: Data) -> Partners:
         return make_partners(
-            x,
-            rows,
+            data.x,
+            data.rows,
+            weight=data.held.weight,
             augment=self.augment,
             image_shape=self.image_shape,
             n_neighbors=self.n_neighbors,
-            graph=graph,
+            graph=data.graph,
         )
 
     def _n_runs(self) -> int:
@@ -449,22 +510,23 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     # Publishing
     # ----------
 
-    def _renumber(self, network: ClusteringNetwork, rows: Rows, labels: np.ndarray) -> np.ndarray:
-        """Number the clusters without rows last, so that labels have no gaps; the labels."""
-        is_empty = np.bincount(labels, minlength=self.k) == 0
+    def _renumber(self, network: ClusteringNetwork, labels: Tensor, ranks: Ranks) -> bool:
+        """Number the clusters without rows last, so that labels have no gaps; whether any was."""
+        is_empty = ranks.total(torch.bincount(labels, minlength=self.k)) == 0
         if not is_empty.any():
-            return labels
-        order = np.argsort(is_empty, kind="stable")
-        network.clustering.reorder(torch.from_numpy(order).to(rows.device))
-        return apply(network.labels, rows)
+            return False
+        network.clustering.reorder(torch.argsort(is_empty.long(), stable=True))
+        return True
 
     def _learned(self, run: Run, data: Data, *, renumber: bool = True) -> dict[str, Any]:
         """All learned attributes, by name, from the network as it now is."""
-        network, rows = run.network.eval(), data.rows
-        found, outer, inner = network.describe(rows)
-        labels = to_numpy(found)
-        if renumber:
-            labels = self._renumber(network, rows, labels)
+        network = run.network.eval()
+        found, outer, inner = network.describe(data.rows)
+        renumbered = renumber and self._renumber(network, found, data.share.ranks)
+        if renumbered or len(found) < len(data.held):
+            labels = apply(network.labels, data.held)
+        else:
+            labels = to_numpy(found)
         network = network.cpu()
         standardizer = network.standardizer
         dtype = data.x.dtype
@@ -491,9 +553,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         for name, value in self._learned(run, data, renumber=renumber).items():
             setattr(self, name, value)
 
-    def _warn_about_result(self, *, stopped: bool) -> None:
-        """Say what a user would want to know about a finished fit."""
-        n_found = len(np.unique(self.labels_))
+    def _warn_about_result(self, n_found: int, *, stopped: bool) -> None:
+        """Say what a user would want to know about a finished fit with ``n_found`` clusters."""
         if n_found < self.k:
             warnings.warn(
                 f"Only {n_found} of k={self.k} clusters hold rows after training; the empty "

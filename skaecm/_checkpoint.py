@@ -27,6 +27,7 @@ from torch import Tensor
 from ._documents import pack, unpack, verify, versions
 from ._extras import need
 from ._files import write_whole
+from ._ranks import ALONE, Ranks
 from ._stored_network import differences, plain_state, whole_state
 from ._tensors import rest_on_cpu
 from ._training import LossNotFinite, Training
@@ -112,6 +113,8 @@ class Journal:
         Who the fit is.
     seeds : list of int
         Its seeds. Those in the folder, if there are any, take their place.
+    ranks : Ranks, default=ALONE
+        The processes that fit together. The first one reads and writes, for all of them.
 
     Attributes
     ----------
@@ -123,7 +126,14 @@ class Journal:
         The best of them: the state of its network, and what a `Run` holds beside it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, identity: dict[str, str], seeds: list[int]):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        identity: dict[str, str],
+        seeds: list[int],
+        ranks: Ranks = ALONE,
+    ):
+        self.ranks = ranks
         self.folder = Path(checkpoint.folder)
         self.seconds = 60.0 * checkpoint.minutes
         self.identity = identity
@@ -135,6 +145,15 @@ class Journal:
         self.number = -1
         self.has_warned = False
         self.is_closed = False
+        with ranks.agree():
+            if ranks.rank == 0:
+                self._open()
+        found = self.seeds, self.n_done, self.best, self.phases
+        self.seeds, self.n_done, self.best, self.phases = ranks.broadcast(found)
+        self.written = time.monotonic()
+
+    def _open(self) -> None:
+        """Take what is in the folder, or begin it."""
         need("safetensors", "persistence", "checkpoint")
         with self._usable_folder():
             os.makedirs(self.folder, exist_ok=True)
@@ -151,7 +170,6 @@ class Journal:
             if found is None:
                 writer = Writer()
                 self._write(self._document(writer), writer.tensors)
-        self.written = time.monotonic()
 
     # In a fit
     # --------
@@ -209,18 +227,24 @@ class Journal:
         try:
             yield
         except LossNotFinite as error:
-            found = self._newest()
-            if found is None:
+            if not self.ranks.first(self._note_divergence):
                 raise
-            document, tensors = found
-            try:
-                self._write(document | {"has_diverged": True}, tensors)
-            except OSError:
-                raise error from None
             raise LossNotFinite(
                 f"{error} The last finite state is kept in checkpoint={str(self.folder)!r}: with a "
                 "smaller learning_rate_init and nothing else changed, fit goes on from there."
             ) from None
+
+    def _note_divergence(self) -> bool:
+        """Whether a state to go on from could be marked as what diverged."""
+        found = self._newest()
+        if found is None:
+            return False
+        document, tensors = found
+        try:
+            self._write(document | {"has_diverged": True}, tensors)
+        except OSError:
+            return False
+        return True
 
     # The folder
     # ----------
@@ -307,6 +331,8 @@ class Journal:
 
     def _keep(self) -> None:
         """Write the present state, unless a weight in it is not finite."""
+        if self.ranks.rank > 0:
+            return
         trained = [phase for phase in self.phases.values() if isinstance(phase, Training)]
         if all(are_finite(training.module.state_dict()) for training in trained):
             writer = Writer()

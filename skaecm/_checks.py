@@ -8,6 +8,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any
 
 import joblib
@@ -21,23 +22,45 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from torch import Tensor
 
 from ._rows import Rows
+from ._shares import Share
 
 # A largest column this many times wider than the lower quartile decides alone.
 SCALE_RATIO = 100.0
 
 
-def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
-    """Weights of mean one, None where all are equal, and how many are not zero."""
+def check_weight(sample_weight: Any, x: Any) -> np.ndarray | None:
+    """Weights of zero or more, as given."""
     if sample_weight is None:
-        return None, x.shape[0]
-    weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+        return None
+    return _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+
+
+def figures(weight: np.ndarray) -> tuple[float, int, bool]:
+    """The mean of weights, how many are not zero, and whether all are equal."""
     n_weighted = int(np.count_nonzero(weight))
     if n_weighted == 0:
         raise ValueError(
             "Sample weights must contain at least one non-zero number, but all of "
             "sample_weight is zero."
         )
-    return (None if np.ptp(weight) == 0 else weight / weight.mean()), n_weighted
+    return float(weight.mean()), n_weighted, bool(np.ptp(weight) == 0)
+
+
+def scale_weight(weight: np.ndarray | None, share: Share) -> tuple[np.ndarray | None, int]:
+    """Weights of mean one over all rows, None where all are equal, and how many are not zero."""
+    if weight is None:
+        return None, share.n_all
+    mean, n_weighted, are_equal = share.ranks.first(figures, share.stack(weight))
+    return (None if are_equal else weight / mean), n_weighted
+
+
+def plain(value: Any) -> Any:
+    """A parameter as what can be compared between processes; of an object its type."""
+    if value is None or isinstance(value, str | Number):
+        return value
+    if isinstance(value, list | tuple | np.ndarray):
+        return np.asarray(value, dtype=object).tolist()
+    return type(value).__name__
 
 
 def check_range(variance: float, dtype: np.dtype) -> None:

@@ -15,7 +15,7 @@ from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
 from ._checks import check_same, fitted_init, init_centers, strengths
 from ._kmeans import repaired_centroids, sample_rows
-from ._modules import ClusteringNetwork, ShallowNetwork
+from ._modules import ClusteringNetwork, ShallowNetwork, Standardizer
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
 
@@ -273,25 +273,31 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         if isinstance(prepared, ClusteringModuleGMM):
             return self._adopt(prepared.module_, data), []
         assert data.standardizer is not None
-        module = make_module(self._make_start(prepared, data, seed), data.rows)
+        is_random = isinstance(prepared, str) and prepared == "random"
+        if is_random or seed is None:
+            rng = np.random.RandomState(seed)
+            start = starts.glorot_start(self.k, data.x.shape[1], rng)
+        else:
+            ranks, all_rows = data.share.ranks, np.arange(data.share.n_all)
+            numbers, weight = ranks.first(
+                sample_rows, all_rows, self.k, seed=seed, sample_weight=data.all_weights()
+            )
+            x = data.share.take(data.x, numbers)
+            start = ranks.first(self._make_start, prepared, data.standardizer, x, weight, seed)
+        module = make_module(start, data.rows)
         alpha = strengths(self._alpha(), self.k, data.rows)
         network = ShallowNetwork(
             data.standardizer, module, alpha, gamma=self.gamma, unit=data.x.shape[1]
         )
         return network, []
 
-    def _make_start(self, init: Any, data: Data, seed: int | None) -> starts.Start:
-        """W, b and M in standardised units, from whatever `init` is."""
-        standardizer = data.standardizer
-        assert standardizer is not None
+    def _make_start(
+        self, init: Any, standardizer: Standardizer, x: Any, weight: np.ndarray | None, seed: int
+    ) -> starts.Start:
+        """W, b and M in standardised units, from whatever `init` is and a sample of the rows."""
         offset = to_numpy(standardizer.offset).astype(np.float64)
         scale = float(standardizer.scale)
-        if seed is None:
-            return starts.glorot_start(self.k, len(offset), np.random.RandomState(seed))
-        x, weight = sample_rows(data.x, self.k, seed=seed, sample_weight=data.weight)
         if isinstance(init, str):
-            if init == "random":
-                return starts.glorot_start(self.k, x.shape[1], np.random.RandomState(seed))
             if init == "k-means++":
                 centers = starts.kmeans_plusplus_centroids(
                     x, self.k, seed=seed, sample_weight=weight

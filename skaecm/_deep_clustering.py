@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -32,7 +33,7 @@ from ._training import Training, apply
 from .autoencoders import MLPAutoencoder
 
 # Runs of k-means on the embedding, and epochs of the module alone, as published.
-KMEANS_RUNS = 20
+best_centroids: Any = partial(starts.kmeans_centroids, n_init=20)
 MODULE_EPOCHS = 100
 
 # The default strength of the prior, times k: in balance a cluster's pull on one
@@ -452,27 +453,25 @@ class DeepAEClustering(BaseModuleClusterer):
         self, autoencoder: Autoencoder, data: Data, seed: int | None, watch: Watch
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The module at its start; places the code of ``autoencoder`` to suit it."""
-        init, rows, weight = fitted_init(self.init), data.rows, data.weight
+        init, rows, ranks = fitted_init(self.init), data.rows, data.share.ranks
         # An autoencoder says where the code comes from, not where its centroids are.
         kind = "k-means" if isinstance(init, Autoencoder) else init
         kind = kind if isinstance(kind, str) else None
         if kind == "random" or seed is None:
             rng = np.random.RandomState(seed)
             return make_module(starts.glorot_start(self.k, autoencoder.n_components, rng), rows), []
-        z = apply(autoencoder.embed, rows)
+        own, weight = apply(autoencoder.embed, rows), data.all_weights()
+        z = ranks.stack(own)
         if kind is None:
             centroids = self._embed_centers(init, autoencoder, data)
-        elif kind == "k-means++":
-            centroids = starts.kmeans_plusplus_centroids(z, self.k, seed=seed, sample_weight=weight)
         elif kind == "k-means" and data.partners:
             return self._connected_start(z, autoencoder, data, seed), []
         else:
-            centroids = starts.kmeans_centroids(
-                z, self.k, n_init=KMEANS_RUNS, seed=seed, sample_weight=weight
-            )
+            find = starts.kmeans_plusplus_centroids if kind == "k-means++" else best_centroids
+            centroids = ranks.first(find, z, self.k, seed=seed, sample_weight=weight)
         if kind == "pinv":
-            return self._train_module_alone(starts.pinv_encoder(centroids), z, data, seed, watch)
-        variance = starts.within_variance(z, centroids, weight)
+            return self._train_module_alone(starts.pinv_encoder(centroids), own, data, seed, watch)
+        variance = ranks.first(starts.within_variance, z, centroids, weight)
         shift, spread = self._place(autoencoder, centroids, variance * z.shape[1], rows)
         start = starts.posterior_encoder(
             (centroids - shift) / spread,
@@ -482,11 +481,13 @@ class DeepAEClustering(BaseModuleClusterer):
 
     def _connected_start(self, z: np.ndarray, autoencoder: Autoencoder, data: Data, seed: int):
         """The mixture of clusters that the neighbours in the embedding connect."""
-        labels = connected_clusters(z, self.k, seed=seed, sample_weight=data.weight)
-        means, covariance, weights = starts.labelled_mixture(z, labels, self.k, data.weight)
+        ranks, weight = data.share.ranks, data.all_weights()
+        labels = ranks.first(connected_clusters, z, self.k, seed=seed, sample_weight=weight)
+        mixture = ranks.first(starts.labelled_mixture, z, labels, self.k, weight)
+        means, covariance, weights = mixture
         # In the dtype of the codes: by its rounding, coinciding centroids are told.
-        within = float(np.trace(covariance))
-        shift, spread = self._place(autoencoder, means.astype(z.dtype), within, data.rows)
+        centroids, within = means.astype(z.dtype), float(np.trace(covariance))
+        shift, spread = self._place(autoencoder, centroids, within, data.rows)
         precision = np.linalg.inv(covariance) * (spread**2 / starts.SOFTENING)
         start = starts.tied_encoder((means - shift) / spread, precision, weights)
         return make_module(start, data.rows)
@@ -512,7 +513,7 @@ class DeepAEClustering(BaseModuleClusterer):
         self, start: starts.Start, z: np.ndarray, data: Data, seed: int, watch: Watch
     ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
         """The published second step: the module trained on a fixed embedding ``z``."""
-        rows = make_rows(z, data.weight, data.rows.device, data.rows.dtype)
+        rows = data.rows_of_own(z)
         origin = torch.zeros(z.shape[1], device=rows.device, dtype=rows.dtype)
         network = ShallowNetwork(
             Standardizer(origin, torch.ones_like(origin[0])),

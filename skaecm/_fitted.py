@@ -19,10 +19,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _mixtures
-from ._checks import check_weight, narrow_indices
+from ._checks import check_weight, narrow_indices, scale_weight
 from ._extras import need
 from ._graph import check_adjacency, smooth
+from ._ranks import ALONE
 from ._rows import make_rows
+from ._shares import find_share
 from ._tensors import borrow, resolve_device
 from ._training import apply
 
@@ -142,7 +144,8 @@ class BaseFittedClusterer(
             ``GaussianMixture(covariance_type="spherical").score``.
         """
         log_prob = self.score_samples(X, adjacency)
-        weight, _ = check_weight(sample_weight, log_prob[:, None])
+        weight = check_weight(sample_weight, log_prob[:, None])
+        weight, _ = scale_weight(weight, find_share(ALONE, log_prob))
         return float(np.average(log_prob, weights=weight))
 
     def history_frame(self):

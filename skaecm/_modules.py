@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _losses
+from ._ranks import WHOLE, Part
 from ._rows import Batch, Labels, Rows
 
 # The running average of the responsibilities looks back over about this many
@@ -99,12 +100,13 @@ class ClusteringModule(nn.Module):
         logits = logits - logits.detach().amax(dim=1, keepdim=True)
         return torch.softmax(logits.clamp(min=LEAST_LOG), dim=1)
 
-    def average(self, g: Tensor, weight: Tensor | None) -> Tensor:
-        """gbar (k,) as the prior sees it; while training, moved on by this batch."""
+    def average(self, g: Tensor, weight: Tensor | None, part: Part = WHOLE) -> Tensor:
+        """gbar (k,) as the prior sees it; while training, moved on by this step."""
         if not self.training:
             return self.gbar
-        rate = min(1.0, len(g) / self.lookback)
-        gbar = _losses.running_average(self.gbar, _losses.mean_over_rows(g, weight), rate)
+        rate = min(1.0, part.ratio * len(g) / self.lookback)
+        mean = part.mean(_losses.mean_over_rows(g, weight))
+        gbar = _losses.running_average(self.gbar, mean, rate)
         self.gbar = gbar.detach()
         return gbar
 
@@ -199,8 +201,7 @@ class Autoencoder(nn.Module):
         terms = {"reconstruction": self.unexplained(x, self.decode(z), both.weight)}
         if batch.partner is not None:
             row, partner = z.chunk(2)
-            contrast = _losses.neighbour_contrast(row, partner, batch.weight)
-            terms["contrast"] = CONTRAST * contrast
+            terms["contrast"] = CONTRAST * contrast(row, partner, batch)
         return terms
 
 
@@ -271,7 +272,7 @@ class ClusteringNetwork(nn.Module, ABC):
         terms, g = self.data_terms(batch)
         if labels is not None:
             labels.note(batch, g)
-        gbar = self.clustering.average(g, together(batch).weight)
+        gbar = self.clustering.average(g, together(batch).weight, batch.part)
         terms["E4"] = _losses.e4(self.alpha, gbar)
         if batch.partner is not None:
             row, partner = g.chunk(2)
@@ -284,7 +285,7 @@ class ClusteringNetwork(nn.Module, ABC):
             return None
         labels = Labels(len(rows), rows.device)
         self.settle(rows, labels)
-        return labels.tensor()
+        return rows.ranks.total(labels.tensor())
 
     @torch.no_grad()
     def settle(self, rows: Rows, labels: Labels | None = None) -> dict[str, float]:
@@ -293,28 +294,32 @@ class ClusteringNetwork(nn.Module, ABC):
         The network is left in evaluation mode. ``labels``, where given, gets the clusters.
         """
         self.eval()
+        rows.ranks.align(self)
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
         for batch in rows.pairs():
             terms, g = self.data_terms(batch)
             if labels is not None:
                 labels.note(batch, g)
-            share = len(batch.x) / len(rows)
+            share = len(batch.indices) / len(rows)
             gbar += share * _losses.mean_over_rows(g[: len(batch.x)], batch.weight)
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + share * value
-        self.clustering.gbar = gbar
+        self.clustering.gbar = gbar = rows.ranks.total(gbar)
         half = max(1, int(SHARE_OF_ROWS * len(rows)))
         self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
+        totals = rows.ranks.totals(totals)
         totals["E4"] = _losses.e4(self.alpha, gbar)
+        pairs: dict[str, Tensor] = {}
         for batch in rows.pairs():
             if batch.partner is None:
                 break
-            pairs = _losses.pair_lift(
+            lift = _losses.pair_lift(
                 self.proba(batch.x), self.proba(batch.partner), gbar, batch.weight
             )
-            share = self.gamma * len(batch.x) / len(rows)
-            totals["pairs"] = totals.get("pairs", 0.0) + share * pairs
+            share = self.gamma * len(batch.indices) / len(rows)
+            pairs["pairs"] = pairs.get("pairs", 0.0) + share * lift
+        totals |= rows.ranks.totals(pairs)
         return {name: float(value) for name, value in totals.items()}
 
     @torch.no_grad()
@@ -324,7 +329,7 @@ class ClusteringNetwork(nn.Module, ABC):
 
     @torch.no_grad()
     def describe(self, rows: Rows) -> tuple[Tensor, float, float]:
-        """The clusters (n,) of rows and, in the same pass, their distortions.
+        """The clusters (n,) of rows and, in the same pass, the distortions of all.
 
         These are the expected squared distances per dimension of standardised rows
         to the prototypes, and of their codes to the centroids.
@@ -340,10 +345,11 @@ class ClusteringNetwork(nn.Module, ABC):
             scaled = self.standardizer(x)
             outer = outer + share * _losses.distortion(scaled, g, prototypes, weight)
             inner = inner + share * _losses.distortion(z, g, means, weight)
+        totals = rows.ranks.totals({"outer": outer, "inner": inner})
         return (
             torch.cat(labels),
-            float(outer) / prototypes.shape[1],
-            float(inner) / means.shape[1],
+            float(totals["outer"]) / prototypes.shape[1],
+            float(totals["inner"]) / means.shape[1],
         )
 
 
@@ -444,8 +450,7 @@ class DeepNetwork(ClusteringNetwork):
         if batch.partner is not None and self.contrast:
             # In the units of pretraining, whatever the place of the code.
             row, partner = (z * self.autoencoder.spread).chunk(2)
-            contrast = _losses.neighbour_contrast(row, partner, batch.weight)
-            terms["contrast"] = self.gamma * contrast
+            terms["contrast"] = self.gamma * contrast(row, partner, batch)
         return terms, g
 
 
@@ -456,6 +461,13 @@ def together(batch: Batch) -> Batch:
     weight = None if batch.weight is None else torch.cat([batch.weight, batch.weight])
     indices = torch.cat([batch.indices, batch.indices])
     return Batch(torch.cat([batch.x, batch.partner]), weight, indices)
+
+
+def contrast(row: Tensor, partner: Tensor, batch: Batch) -> Tensor:
+    """The contrast of the codes of a batch, and with those of the step on other processes."""
+    collect = batch.part.collect
+    weight = None if batch.weight is None else collect(batch.weight)
+    return _losses.neighbour_contrast(collect(row), collect(partner), weight)
 
 
 def mixture_terms(

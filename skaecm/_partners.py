@@ -69,15 +69,17 @@ def make_partners(
     x: Any,
     rows: Rows,
     *,
+    weight: Tensor | None,
     augment: Any,
     image_shape: Any,
     n_neighbors: int | None,
     graph: sp.csr_array | None,
 ) -> Partners:
-    """Partners of the checked data ``x`` (n, d), that are also ``rows``.
+    """Partners of ``rows``, of which this process holds ``x`` (n, d) with ``weight`` (n,).
 
     ``graph`` is the one that the user gave, and ``x`` then smoothed over it.
     """
+    ranks = rows.ranks
     transform: Augment | None = None
     if augment == "image":
         if image_shape is None:
@@ -87,7 +89,9 @@ def make_partners(
             )
         shape = check_image_shape(image_shape, x.shape[1])
         some = torch.arange(0, len(rows), -(-len(rows) // BACKGROUND_ROWS), device=rows.device)
-        background = image_background(rows.values(some), shape)
+        own = rows.part(some)
+        images = torch.cat(ranks.gather(own.x[: len(own.indices)].cpu())).to(rows.device)
+        background = image_background(images, shape)
         transform = ImageAugmentation(shape, background)
     elif augment == "noise":
         transform = NoiseAugmentation(column_moments(rows)[1].sqrt().to(rows.dtype))
@@ -99,12 +103,12 @@ def make_partners(
             return augmented
 
     if graph is not None:
-        graph = trusted(graph, x, n_neighbors)
+        graph = ranks.first(trusted, graph, x, n_neighbors)
     elif n_neighbors is not None:
-        graph = neighbour_graph(x, n_neighbors)
-    if graph is not None and rows.weight is not None:
+        graph = ranks.first(neighbour_graph, x, n_neighbors)
+    if graph is not None and weight is not None:
         # A row of no weight is nobody's partner.
-        kept = (rows.weight > 0).cpu().numpy().astype(np.float64)
+        kept = (weight > 0).cpu().numpy().astype(np.float64)
         graph = sp.csr_array(graph @ sp.diags(kept))
         graph.eliminate_zeros()
     if graph is not None and graph.nnz == 0:

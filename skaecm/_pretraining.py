@@ -111,8 +111,10 @@ def pretrain(
     generator = make_generator(seed)
     autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
     autoencoder.mixed_precision = mixed_precision
+    rows.ranks.align(autoencoder)
     training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
     training.run(rows, watch=watch, **stopping_settings)
+    rows.ranks.align(autoencoder)
     if watch.stopped:
         raise PretrainingStopped(autoencoder, training.history)
     return autoencoder, training.history
@@ -125,6 +127,8 @@ def pretrain_once(
 
     After a stop by ``watch`` what was trained so far, which is not cached.
     """
+    if arguments["rows"].ranks.size > 1:
+        memory = None  # what only some of them find there would leave the others waiting
     cached = check_memory(memory).cache(pretrain, ignore=["rows", "standardizer", "watch"])
     data_key = None if memory is None else joblib.hash(data)
     try:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, final
 
+from ._ranks import ALONE, Ranks
 from ._training import Keeper, Watcher
 
 try:
@@ -50,6 +51,8 @@ class Watch:
         One for each who looks on. What they open they enter into ``Phase.stack``.
     sklearn : SklearnFit or None
         The whole call, as scikit-learn's callbacks see it.
+    ranks : Ranks
+        The processes that fit together. What one of them asks for, all do.
 
     Attributes
     ----------
@@ -66,7 +69,9 @@ class Watch:
         n_runs: int = 1,
         observing: Iterable[Callable[["Phase"], Observer]] = (),
         sklearn: "SklearnFit | None" = None,
+        ranks: Ranks = ALONE,
     ):
+        self.ranks = ranks
         self.n_runs = n_runs
         self.observing = tuple(observing)
         self.sklearn = sklearn
@@ -138,10 +143,12 @@ class Phase(Watcher):
 
     def end(self, row: dict[str, Any]) -> None:
         assert self.observers is not None
-        self._hear([observer.end(row) for observer in self.observers])
+        self._hear(observer.end(row) for observer in self.observers)
 
-    def _hear(self, answers: list[Any]) -> None:
-        self.watch.stopped = self.watch.stopped or any(answers)
+    def _hear(self, answers: Iterator[Any]) -> None:
+        with self.watch.ranks.agree() as stops:
+            stops.extend(bool(answer) for answer in answers)
+        self.watch.stopped = self.watch.stopped or any(stops)
 
     def __enter__(self) -> "Phase":
         return self
@@ -149,7 +156,7 @@ class Phase(Watcher):
     def __exit__(self, *exception) -> None:
         with self.stack:
             if exception[0] is None and self.observers is not None:
-                self._hear([observer.close() for observer in self.observers])
+                self._hear(observer.close() for observer in self.observers)
 
 
 def bar(tqdm: Any, name: str, phase: Phase) -> Observer:
@@ -245,6 +252,7 @@ def find_tqdm() -> Any:
 def watch_fit(
     estimator: Any,
     method: str,
+    ranks: Ranks,
     *,
     X: Any,
     y: Any,
@@ -259,10 +267,11 @@ def watch_fit(
     """
     observing: list[Callable[[Phase], Observer]] = []
     name = type(estimator).__name__
-    tqdm = find_tqdm() if estimator.verbose else None
+    verbose = estimator.verbose and ranks.rank == 0
+    tqdm = find_tqdm() if verbose else None
     if tqdm is not None:
         observing.append(partial(bar, tqdm, name))
-    elif estimator.verbose:
+    elif verbose:
         observing.append(partial(lines, name))
     if estimator.callback is not None:
         observing.append(partial(user_callback, estimator.callback))
@@ -272,4 +281,4 @@ def watch_fit(
         about = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         fit = SklearnFit(about, method, n_phases)
         observing.append(partial(sklearn_phase, fit))
-    return Watch(n_runs, observing, fit)
+    return Watch(n_runs, observing, fit, ranks)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ._ranks import ALONE, WHOLE, Part, Ranks
 from ._tensors import inference_rows, make_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -29,13 +30,15 @@ class Batch(NamedTuple):
     """Some rows: values (b, d), weights (b,) or None, and row numbers (b,).
 
     ``partner`` (b, d), where there is one, holds for every row another one that
-    should be of its cluster.
+    should be of its cluster. ``part`` says what the rows are of the step; a row that
+    only stands in has no number.
     """
 
     x: Tensor
     weight: Tensor | None
     indices: Tensor
     partner: Tensor | None = None
+    part: Part = WHOLE
 
 
 @final
@@ -47,7 +50,7 @@ class Labels:
     """
 
     def __init__(self, n_rows: int, device: torch.device):
-        self.values = torch.empty(n_rows, dtype=torch.long, device=device)
+        self.values = torch.zeros(n_rows, dtype=torch.long, device=device)
         self.held: list[tuple[Tensor, Tensor]] = []
         self.n_held = 0
 
@@ -65,7 +68,7 @@ class Labels:
         self.held, self.n_held = [], 0
 
     def tensor(self) -> Tensor:
-        """The clusters, when all rows have been noted."""
+        """The clusters of the rows that have been noted, zero for others."""
         if self.held:
             self._look()
         return self.values
@@ -75,8 +78,11 @@ class Rows(ABC):
     """``n`` rows of ``d`` features, with a weight each or none.
 
     Weights have mean one over all rows. ``device`` and ``dtype`` are those of
-    the batches.
+    the batches. Where several processes fit together, these are the rows of all, of
+    which every pass gives the part of this process, and ``ranks`` puts sums together.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(
         self,
@@ -102,6 +108,10 @@ class Rows(ABC):
         weight = None if self.weight is None else self.weight[index]
         return Batch(self.values(index), weight, index)
 
+    def part(self, index: Tensor) -> Batch:
+        """What falls to this process of the step of ``index`` (b,)."""
+        return self.take(index)
+
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All rows once, in an order drawn from ``generator``.
 
@@ -109,9 +119,8 @@ class Rows(ABC):
         most, so that no small rest gets a step of its own.
         """
         order = torch.randperm(len(self), generator=generator).to(self.device)
-        n_batches = -(-len(self) // batch_size)
-        for index in torch.tensor_split(order, n_batches):
-            yield self.take(index)
+        for index in in_steps(order, batch_size):
+            yield self.part(index)
 
     def pairs(self) -> Iterator[Batch]:
         """All rows once, with a partner each where there are any, always the same."""
@@ -201,15 +210,18 @@ class AugmentedRows(Rows):
 
     def __init__(self, rows: Rows, augment: Augment):
         super().__init__(rows.shape, None, rows.device, rows.dtype)
-        self.weight = rows.weight
+        self.weight, self.ranks = rows.weight, rows.ranks
         self.rows = rows
         self.augment = augment
 
     def values(self, index: Tensor) -> Tensor:
         return self.rows.values(index)
 
+    def in_order(self) -> Iterator[Batch]:
+        return self.rows.in_order()
+
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        views = on_device(generator, self.device)
+        views = on_device(generator, self.device, self.ranks)
         for batch in self.rows.batches(batch_size, generator):
             yield batch._replace(x=self.augment(batch.x, views))
 
@@ -233,13 +245,16 @@ class PairedRows(Rows):
 
     def __init__(self, rows: Rows, neighbours: Neighbours | None, augment: Augment | None):
         super().__init__(rows.shape, None, rows.device, rows.dtype)
-        self.weight = rows.weight
+        self.weight, self.ranks = rows.weight, rows.ranks
         self.rows = rows
         self.neighbours = neighbours
         self.augment = augment
 
     def values(self, index: Tensor) -> Tensor:
         return self.rows.values(index)
+
+    def in_order(self) -> Iterator[Batch]:
+        return self.rows.in_order()
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         return map(self._drawing(generator), self.rows.batches(batch_size, generator))
@@ -251,7 +266,7 @@ class PairedRows(Rows):
         # are contrasted with those that come with them.
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for index in order.split(inference_rows(self.shape[1])):
-            yield pair(self.rows.take(index))
+            yield pair(self.rows.part(index))
 
     def _drawing(self, generator: torch.Generator) -> Callable[[Batch], Batch]:
         """What gives the rows of a batch their partners, drawn from ``generator``."""
@@ -259,12 +274,12 @@ class PairedRows(Rows):
         if self.neighbours is not None:
             drawn = torch.rand(len(self), generator=generator, dtype=torch.float64)
             place = drawn.to(self.device, self.neighbours.total.dtype)
-        views = on_device(generator, self.device)
+        views = on_device(generator, self.device, self.ranks)
 
         def pair(batch: Batch) -> Batch:
             # A function of the user's may write into what it gets.
             partner = batch.x if self.augment is None else batch.x.clone()
-            if self.neighbours is not None and place is not None:
+            if self.neighbours is not None and place is not None and len(batch.indices):
                 drawn = self.neighbours.draw(batch.indices, place[batch.indices])
                 partner = self.rows.values(drawn)
             if self.augment is not None:
@@ -274,13 +289,20 @@ class PairedRows(Rows):
         return pair
 
 
-def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+def in_steps(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """``order`` (n,) in steps of at most ``batch_size``, that differ by one at most."""
+    return torch.tensor_split(order, -(-len(order) // batch_size))
+
+
+def on_device(
+    generator: torch.Generator, device: torch.device, ranks: Ranks = ALONE
+) -> torch.Generator:
     """A generator on ``device`` that follows from the next number of ``generator``.
 
-    Views are drawn where the rows are, and the state of the one generator of a
-    training is still all that has to be kept.
+    Views are drawn where the rows are, each process its own, and the state of the one
+    generator of a training is still all that has to be kept.
     """
-    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    seed = int(torch.randint(2**31 - 1, (), generator=generator)) + ranks.rank
     return torch.Generator(device).manual_seed(seed)
 
 
@@ -312,10 +334,10 @@ def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
         for x, weight, *_ in rows.in_order():
             values = function(x.to(wide))
             total += values.sum(dim=0) if weight is None else weight.to(wide) @ values
-        return total / n_rows
+        return rows.ranks.total(total) / n_rows
 
     # Weights rounded to float32 do not quite have mean one.
-    n_rows = len(rows) if rows.weight is None else rows.weight.to(wide).sum()
+    n_rows = len(rows) if rows.weight is None else rows.ranks.total(rows.weight.to(wide).sum())
     mean = average(lambda x: x)
     variance = average(lambda x: (x - mean).square())
     noise = (ROUNDING * mean).square()

@@ -171,13 +171,14 @@ class Training:
         before = self.labels if start is None else start
         labels = None if before is None else Labels(len(rows), rows.device)
         self.module.train()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         names: list[str] = []
         total: Tensor | None = None
         for batch in rows.batches(self.batch_size, self.generator):
             self.optimizer.zero_grad()
             terms = self.module.loss_terms(batch, labels)
             values = torch.stack(list(terms.values()))
-            values.sum().backward()
+            batch.part.backward(values.sum(), parameters)
             self.optimizer.step()
             if after_step is not None:
                 after_step()
@@ -186,10 +187,11 @@ class Training:
             total = share if total is None else total.add_(share)
             names = list(terms)
         assert total is not None
+        total = rows.ranks.total(total)
         self.module.train(False)
         self.epoch += 1
         if before is not None and labels is not None:
-            self.labels = labels.tensor()
+            self.labels = rows.ranks.total(labels.tensor())
             n_changed = (self.labels != before).sum().to(total.dtype)
             total = torch.cat([total, n_changed[None]])
             names.append("changed")
@@ -279,5 +281,5 @@ def check_finite(terms: dict[str, float], when: str) -> None:
 
 @torch.no_grad()
 def apply(function: Callable[[Tensor], Tensor], rows: Rows) -> np.ndarray:
-    """``function`` of all rows in their order, without gradients, as a NumPy array."""
+    """``function`` of the rows in their order, without gradients, as a NumPy array."""
     return np.concatenate([to_numpy(function(batch.x)) for batch in rows.in_order()])

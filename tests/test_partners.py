@@ -383,7 +383,7 @@ def assert_same_batches(first, second):
     for one, other in zip(first, second, strict=True):
         for a, b in zip(one, other, strict=True):
             assert (a is None) == (b is None)
-            assert a is None or torch.equal(a, b)
+            assert a is b or torch.equal(a, b)
 
 
 @pytest.mark.parametrize("augment", [None, shaken])
@@ -1144,7 +1144,7 @@ def test_memory_asks_for_an_augmentation_that_can_be_pickled(seed, tmp_path):
 def test_a_batch_without_partners_is_left_as_it_is(seed):
     """The fields of a batch keep their places: loops unpack the first two."""
     x = torch.from_numpy(blobs(seed)[0])
-    assert Batch._fields == ("x", "weight", "indices", "partner")
+    assert Batch._fields == ("x", "weight", "indices", "partner", "part")
     assert all(batch.partner is None for batch in ResidentRows(x).batches(32, generator(seed)))
 
 
