@@ -18,21 +18,21 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import _mixtures
 from ._checks import (
+    check_columns,
     check_range,
     check_same,
     check_weight,
-    narrow_indices,
+    fitted_init,
     strengths,
     unchanged_on_failure,
     warn_about_scales,
 )
 from ._fitted import BaseFittedClusterer
-from ._graph import check_adjacency, smooth
 from ._initialization import Start
-from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
+from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
-from ._rows import Rows, column_moments, make_rows
+from ._rows import IncompleteRows, Rows, column_moments
 from ._tensors import (
     compute_dtype,
     draw_seeds,
@@ -91,6 +91,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "missing": [StrOptions({"error", "mask"})],
         "device": [str, torch.device],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
@@ -98,6 +99,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "callback": [callable, None],
     }
 
+    _network: type[ClusteringNetwork]
     _largest_batch: int = 256
     _training_state: dict[str, Any] | None
 
@@ -142,7 +144,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to cluster, at least `k`. float32 and float64 are kept, arrays
             of uint8 computed in float32, everything else in float64. Sparse input is
-            never densified as a whole.
+            never densified as a whole. With ``missing="mask"``, NaN is a missing entry.
         y : array-like of shape (n_samples,), default=None
             Nothing is learned from it. Callbacks of scikit-learn get it, to score with.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -295,12 +297,11 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         x = self._validate(X, reset=reset)
         weight, n_weighted = check_weight(sample_weight, x)
         device = resolve_device(self.device)
-        graph = None
-        if adjacency is not None:
-            graph = check_adjacency(adjacency, x.shape[0])
-            x = narrow_indices(smooth(x, graph))
-        rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        x, graph = self._smoothed(x, adjacency)
+        dtype = compute_dtype(x.dtype, device)
+        rows = self._make_rows(x, weight, device, dtype)
         if not reset:
+            rows = rows.filled_with(self.module_.standardizer.offset)
             return Data(x, weight, rows, None, self._partners(x, rows, graph))
         if self.k > n_weighted:
             raise ValueError(
@@ -308,13 +309,28 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
         mean, variance = column_moments(rows)
+        if isinstance(rows, IncompleteRows):
+            check_columns(to_numpy(mean), getattr(self, "feature_names_in_", None))
         warn_about_scales(to_numpy(variance.sqrt()))
         check_range(float(variance.mean()), x.dtype)
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
         data = Data(x, weight, rows, standardizer, Partners(rows, None, None))
         self._check_parameters(data)
-        return data._replace(partners=self._partners(x, rows, graph))
+        if isinstance(rows, IncompleteRows):
+            rows = rows.filled_with(self._standardizer_of_start(data).offset)
+        return data._replace(rows=rows, partners=self._partners(x, rows, graph))
+
+    def _standardizer_of_start(self, data: Data) -> Standardizer:
+        """That of the network from which a fit of ``data`` starts: learned from it, or older."""
+        if self.warm_start and hasattr(self, "module_"):
+            return self._resume(data).standardizer
+        init = fitted_init(self.init)
+        network = getattr(init, "module_", init)
+        if isinstance(network, self._network | Autoencoder):
+            return network.standardizer
+        assert data.standardizer is not None
+        return data.standardizer
 
     def _partners(self, x, rows: Rows, graph) -> Partners:
         return make_partners(

@@ -13,9 +13,19 @@ import torch
 from torch import Tensor
 
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
-from ._checks import check_augmented
+from ._checks import check_augment_of_incomplete, check_augmented
 from ._graph import neighbour_graph, trusted
-from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows, column_moments
+from ._missing import filled
+from ._rows import (
+    Augment,
+    AugmentedRows,
+    IncompleteRows,
+    Neighbours,
+    PairedRows,
+    Rows,
+    column_moments,
+)
+from ._tensors import to_numpy
 from .autoencoders import check_image_shape
 
 # Rows that tell the background of images.
@@ -76,8 +86,13 @@ def make_partners(
 ) -> Partners:
     """Partners of the checked data ``x`` (n, d), that are also ``rows``.
 
-    ``graph`` is the one that the user gave, and ``x`` then smoothed over it.
+    ``graph`` is the one that the user gave, and ``x`` then smoothed over it. With missing
+    entries, neighbours are sought among rows that are filled as the network sees them.
     """
+    if isinstance(rows, IncompleteRows):
+        check_augment_of_incomplete(augment)
+        if n_neighbors is not None:
+            x = filled(x, to_numpy(rows.fill))
     transform: Augment | None = None
     if augment == "image":
         if image_shape is None:
