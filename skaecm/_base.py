@@ -275,6 +275,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                     loss = training.run_epoch(data.partners.training)
                     row = training.history[-1] | {"epoch": self.n_iter_ + 1}
                     phase.end(row)
+                if data.weight is not None:
+                    # Weights have mean one over the block, but not in each of its batches.
+                    network.clustering.gbar /= network.clustering.gbar.sum()
                 run = Run(network, loss, False, self.n_iter_ + 1, [*self.history_, row])
                 self._publish(run, data, renumber=False)
                 self._training_state = rest_on_cpu(training.state_dict())
@@ -311,8 +314,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         mean, variance = column_moments(rows)
         if isinstance(rows, IncompleteRows):
             check_columns(to_numpy(mean), getattr(self, "feature_names_in_", None))
-        warn_about_scales(to_numpy(variance.sqrt()))
         check_range(float(variance.mean()), x.dtype)
+        warn_about_scales(to_numpy(variance.sqrt()))
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
         data = Data(x, weight, rows, standardizer, Partners(rows, None, None))
@@ -436,6 +439,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """All learned attributes, by name, from the network as it now is."""
         network, rows = run.network.eval(), data.rows
         found, outer, inner = network.describe(rows)
+        check_finite({"distortion": outer}, "a pass over all rows")
         labels = to_numpy(found)
         if renumber:
             labels = self._renumber(network, rows, labels)
@@ -456,7 +460,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
             "n_iter_": run.n_iter,
             "converged_": run.converged,
-            **self._learned_own(network, dtype, inner),
+            # Rounding may leave a distance of zero below it.
+            **self._learned_own(network, dtype, max(inner, 0.0)),
             "_training_state": None,
         }
 

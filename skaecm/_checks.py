@@ -30,6 +30,8 @@ def check_weight(sample_weight: Any, x: Any) -> tuple[np.ndarray | None, int]:
     """Weights of mean one, None where all are equal, and how many are not zero."""
     if sample_weight is None:
         return None, x.shape[0]
+    if np.iscomplexobj(sample_weight):
+        raise ValueError(f"sample_weight must hold real numbers, but is {sample_weight!r}.")
     weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
     n_weighted = int(np.count_nonzero(weight))
     if n_weighted == 0:

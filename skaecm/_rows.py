@@ -377,5 +377,5 @@ def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
 
     mean = total(lambda x: x) / n_rows
     variance = total(lambda x: (x - mean).square()) / n_rows
-    noise = (ROUNDING * mean).square()
-    return mean, torch.where(variance > noise, variance, torch.zeros_like(variance))
+    is_noise = variance.sqrt() <= (ROUNDING * mean).abs()
+    return mean, variance.masked_fill(is_noise, 0.0)
