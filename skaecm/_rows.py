@@ -377,5 +377,6 @@ def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
 
     mean = total(lambda x: x) / n_rows
     variance = total(lambda x: (x - mean).square()) / n_rows
-    is_noise = variance.sqrt() <= (ROUNDING * mean).abs()
+    # Out of range, both are infinite, and the variance should be found to be.
+    is_noise = (variance.sqrt() <= (ROUNDING * mean).abs()) & variance.isfinite()
     return mean, variance.masked_fill(is_noise, 0.0)
