@@ -23,10 +23,11 @@ from torch import Tensor
 from . import _mixtures
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
+    check_columns,
     check_range,
     check_same,
     check_weight,
-    narrow_indices,
+    fitted_init,
     plain,
     scale_weight,
     strengths,
@@ -34,10 +35,9 @@ from ._checks import (
     warn_about_scales,
 )
 from ._fitted import BaseFittedClusterer
-from ._graph import check_adjacency, smooth
 from ._identity import identity
 from ._initialization import Start
-from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
+from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
@@ -81,6 +81,13 @@ class Data(NamedTuple):
     partners: Partners
     graph: Any = None
 
+    def filled_with(self, fill: Tensor) -> "Data":
+        """The same data with ``fill`` (d,) in place of what is missing."""
+        if self.rows.fill is None:
+            return self
+        held = self.held.filled_with(fill)
+        return self._replace(held=held, rows=self.share.rows(held))
+
     def all_weights(self) -> np.ndarray | None:
         """On the first process, the weights of all rows."""
         return None if self.weight is None else self.share.stack(self.weight)
@@ -118,6 +125,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "missing": [StrOptions({"error", "mask"})],
         "device": [str, torch.device],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
@@ -126,6 +134,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "checkpoint": [str, os.PathLike, Checkpoint, None],
     }
 
+    _network: type[ClusteringNetwork]
     _largest_batch: int = 256
     _training_state: dict[str, Any] | None
 
@@ -173,7 +182,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows to cluster, at least `k`. float32 and float64 are kept, arrays
             of uint8 computed in float32, everything else in float64. Sparse input is
-            never densified as a whole.
+            never densified as a whole. With ``missing="mask"``, NaN is a missing entry.
         y : array-like of shape (n_samples,), default=None
             Nothing is learned from it. Callbacks of scikit-learn get it, to score with.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -296,6 +305,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                     loss = training.run_epoch(data.partners.training)
                     row = training.history[-1] | {"epoch": self.n_iter_ + 1}
                     phase.end(row)
+                if data.weight is not None:
+                    # Weights have mean one over the block, but not in each of its batches.
+                    network.clustering.gbar /= network.clustering.gbar.sum()
                 run = Run(network, loss, False, self.n_iter_ + 1, [*self.history_, row])
                 self._publish(run, data, renumber=False)
                 self._training_state = rest_on_cpu(training.state_dict())
@@ -386,7 +398,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             x = self._validate(X, reset=reset)
             weight = check_weight(sample_weight, x)
             device = device_of_rank(resolve_device(self.device), ranks)
-            graph = None if adjacency is None else check_adjacency(adjacency, x.shape[0])
+            x, graph = self._smoothed(x, adjacency)
         self._check_same(x, weight, ranks)
         share = find_share(ranks, x, weight, graph)
         weight, n_weighted = scale_weight(weight, share)
@@ -396,12 +408,11 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 "processes were given different rows, weights or graphs. Give each the same "
                 "rows (the work is divided all the same), or use augment."
             )
-        if graph is not None:
-            x = narrow_indices(smooth(x, graph))
-        held = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        held = self._make_rows(x, weight, device, compute_dtype(x.dtype, device), ranks)
         rows = share.rows(held)
         data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph)
         if not reset:
+            data = data.filled_with(self.module_.standardizer.offset)
             return data._replace(partners=self._partners(data))
         if self.k > n_weighted:
             raise ValueError(
@@ -409,14 +420,29 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
         mean, variance = column_moments(rows)
-        warn_about_scales(to_numpy(variance.sqrt()))
+        if rows.fill is not None:
+            check_columns(to_numpy(mean), getattr(self, "feature_names_in_", None))
         check_range(float(variance.mean()), x.dtype)
+        warn_about_scales(to_numpy(variance.sqrt()))
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
         data = data._replace(standardizer=standardizer)
         with ranks.agree():
             self._check_parameters(data)
+        if rows.fill is not None:
+            data = data.filled_with(self._standardizer_of_start(data).offset)
         return data._replace(partners=self._partners(data))
+
+    def _standardizer_of_start(self, data: Data) -> Standardizer:
+        """That of the network from which a fit of ``data`` starts: learned from it, or older."""
+        if self.warm_start and hasattr(self, "module_"):
+            return self._resume(data).standardizer
+        init = fitted_init(self.init)
+        network = getattr(init, "module_", init)
+        if isinstance(network, self._network | Autoencoder):
+            return network.standardizer
+        assert data.standardizer is not None
+        return data.standardizer
 
     def _partners(self, data: Data) -> Partners:
         return make_partners(
@@ -522,6 +548,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """All learned attributes, by name, from the network as it now is."""
         network = run.network.eval()
         found, outer, inner = network.describe(data.rows)
+        check_finite({"distortion": outer}, "a pass over all rows")
         renumbered = renumber and self._renumber(network, found, data.share.ranks)
         if renumbered or len(found) < len(data.held):
             labels = apply(network.labels, data.held)
@@ -544,7 +571,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
             "n_iter_": run.n_iter,
             "converged_": run.converged,
-            **self._learned_own(network, dtype, inner),
+            # Rounding may leave a distance of zero below it.
+            **self._learned_own(network, dtype, max(inner, 0.0)),
             "_training_state": None,
         }
 

@@ -32,6 +32,8 @@ def check_weight(sample_weight: Any, x: Any) -> np.ndarray | None:
     """Weights of zero or more, as given."""
     if sample_weight is None:
         return None
+    if np.iscomplexobj(sample_weight):
+        raise ValueError(f"sample_weight must hold real numbers, but is {sample_weight!r}.")
     return _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
 
 
@@ -101,6 +103,18 @@ def fitted_init(init: Any) -> Any:
     return estimator
 
 
+def fitted_centers(init: BaseEstimator) -> np.ndarray:
+    """Centres in the space of X of a fitted k-means or mixture."""
+    for name in ("cluster_centers_", "means_"):
+        centers = getattr(init, name, None)
+        if centers is not None:
+            return centers
+    raise ValueError(
+        "init must be a fitted DeepAEClustering, the autoencoder_ of one, or a fitted "
+        f"estimator with cluster_centers_ or means_, but is a {type(init).__name__}."
+    )
+
+
 def check_picklable(parameter: str, value: Any) -> None:
     """Raise if what a parameter holds cannot be a key of a cache."""
     try:
@@ -145,6 +159,36 @@ def check_augmented(augmented: Any, batch: Tensor) -> None:
         raise ValueError(
             f"augment must keep the dtype and device of its batch, {batch.dtype} on "
             f"{batch.device}, but returned {augmented.dtype} on {augmented.device}."
+        )
+
+
+def check_augment_of_incomplete(augment: Any) -> None:
+    """Raise if rows with missing entries cannot be transformed by ``augment``."""
+    if augment not in (None, "noise"):
+        raise ValueError(
+            "With missing entries in X, augment must be None or 'noise', which leaves them "
+            f"where they are, but is {augment!r}. Fill them first, for instance by "
+            "sklearn.impute.SimpleImputer."
+        )
+
+
+def refuse_smoothing() -> None:
+    """Raise since rows with missing entries cannot be mixed with their neighbours."""
+    raise ValueError(
+        "adjacency mixes rows with their neighbours, but X has missing entries. Fill them "
+        "first, for instance by sklearn.impute.SimpleImputer, or leave adjacency out."
+    )
+
+
+def check_columns(mean: np.ndarray, names: Any) -> None:
+    """Raise if columns have no mean, since no row that carries weight has an entry there."""
+    empty = np.flatnonzero(np.isnan(mean))
+    if len(empty):
+        shown = [str(j) if names is None else repr(names[j]) for j in empty[:5]]
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise ValueError(
+            f"These columns of X hold no entry in any row that carries weight: "
+            f"{', '.join(shown)}{more}. Nothing can be learned of them: leave them out."
         )
 
 

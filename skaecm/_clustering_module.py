@@ -15,6 +15,7 @@ from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
 from ._checks import check_same, fitted_init, init_centers, strengths
 from ._kmeans import repaired_centroids, sample_rows
+from ._missing import filled, has_missing, observed_kmeans
 from ._modules import ClusteringNetwork, ShallowNetwork, Standardizer
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
@@ -106,6 +107,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     n_iter_no_change : int, default=2
         Epochs without progress after which training has converged. One more
         epoch follows, whose weights after every step are averaged.
+    missing : {"error", "mask"}, default="error"
+        What NaN in X means: an error, or a missing entry (see the user guide).
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     warm_start : bool, default=False
@@ -178,6 +181,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     True
     """
 
+    _network = ShallowNetwork
     _parameter_constraints: dict = {
         **BaseModuleClusterer._parameter_constraints,
         "init": [
@@ -207,6 +211,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         epsilon=1e-8,
         tol=1e-4,
         n_iter_no_change=2,
+        missing="error",
         device="auto",
         warm_start=False,
         random_state=None,
@@ -228,6 +233,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         self.epsilon = epsilon
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
+        self.missing = missing
         self.device = device
         self.warm_start = warm_start
         self.random_state = random_state
@@ -297,13 +303,16 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         """W, b and M in standardised units, from whatever `init` is and a sample of the rows."""
         offset = to_numpy(standardizer.offset).astype(np.float64)
         scale = float(standardizer.scale)
+        known = filled(x, offset) if has_missing(x) else x
         if isinstance(init, str):
             if init == "k-means++":
                 centers = starts.kmeans_plusplus_centroids(
-                    x, self.k, seed=seed, sample_weight=weight
+                    known, self.k, seed=seed, sample_weight=weight
                 )
             else:
-                centers = repaired_centroids(x, self.k, seed=seed, sample_weight=weight)
+                centers = repaired_centroids(known, self.k, seed=seed, sample_weight=weight)
+                if known is not x:
+                    centers = observed_kmeans(x, centers, weight)
         elif isinstance(init, KMeans | MiniBatchKMeans):
             centers = init.cluster_centers_
         elif isinstance(init, GaussianMixture):

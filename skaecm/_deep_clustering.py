@@ -15,7 +15,14 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
-from ._checks import check_picklable, check_same, fitted_init, init_centers, strengths
+from ._checks import (
+    check_picklable,
+    check_same,
+    fitted_centers,
+    fitted_init,
+    init_centers,
+    strengths,
+)
 from ._graph import connected_clusters
 from ._modules import (
     Autoencoder,
@@ -153,6 +160,8 @@ class DeepAEClustering(BaseModuleClusterer):
     n_iter_no_change : int, default=5
         Epochs without progress after which training has converged. One more
         epoch follows, whose weights after every step are averaged.
+    missing : {"error", "mask"}, default="error"
+        What NaN in X means: an error, or a missing entry (see the user guide).
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     mixed_precision : bool, default=False
@@ -253,6 +262,7 @@ class DeepAEClustering(BaseModuleClusterer):
     True
     """
 
+    _network = DeepNetwork
     _parameter_constraints: dict = {
         **BaseModuleClusterer._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like", None],
@@ -295,6 +305,7 @@ class DeepAEClustering(BaseModuleClusterer):
         epsilon=1e-8,
         tol=1e-3,
         n_iter_no_change=5,
+        missing="error",
         device="auto",
         mixed_precision=False,
         memory=None,
@@ -324,6 +335,7 @@ class DeepAEClustering(BaseModuleClusterer):
         self.epsilon = epsilon
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
+        self.missing = missing
         self.device = device
         self.mixed_precision = mixed_precision
         self.memory = memory
@@ -375,7 +387,7 @@ class DeepAEClustering(BaseModuleClusterer):
                 check_same("init", {"n_components": (init.n_components, width)})
             width = init.n_components
         elif isinstance(init, BaseEstimator):
-            self._centers_of(init)
+            fitted_centers(init)
         elif not isinstance(init, str):
             init_centers(init, self.k, n_features, data.x.dtype)
         if width < self.k:
@@ -386,17 +398,6 @@ class DeepAEClustering(BaseModuleClusterer):
                 UserWarning,
                 stacklevel=5,
             )
-
-    def _centers_of(self, mixture: BaseEstimator) -> np.ndarray:
-        """Centres in the space of X of a fitted k-means or mixture."""
-        for name in ("cluster_centers_", "means_"):
-            centers = getattr(mixture, name, None)
-            if centers is not None:
-                return centers
-        raise ValueError(
-            "init must be a fitted DeepAEClustering, the autoencoder_ of one, or a fitted "
-            f"estimator with cluster_centers_ or means_, but is a {type(mixture).__name__}."
-        )
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
@@ -505,7 +506,7 @@ class DeepAEClustering(BaseModuleClusterer):
 
     def _embed_centers(self, init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
         """Centroids (k, p): the codes of centres given in the space of X."""
-        centers = self._centers_of(init) if isinstance(init, BaseEstimator) else init
+        centers = fitted_centers(init) if isinstance(init, BaseEstimator) else init
         centers = init_centers(centers, self.k, data.x.shape[1], data.x.dtype)
         return apply(autoencoder.embed, make_rows(centers, None, data.rows.device, data.rows.dtype))
 

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -19,11 +20,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _mixtures
-from ._checks import check_weight, narrow_indices, scale_weight
+from ._checks import check_weight, narrow_indices, refuse_smoothing, scale_weight
 from ._extras import need
 from ._graph import check_adjacency, smooth
-from ._ranks import ALONE
-from ._rows import make_rows
+from ._missing import has_missing
+from ._ranks import ALONE, Ranks
+from ._rows import IncompleteRows, Rows, make_rows
 from ._shares import find_share
 from ._tensors import borrow, resolve_device
 from ._training import apply
@@ -41,29 +43,51 @@ class BaseFittedClusterer(
     def _validate(self, X, *, reset: bool):
         """X as CSR or as a C-ordered array, float32 or float64."""
         is_uint8 = getattr(X, "dtype", None) == np.uint8
-        x = validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=np.float32 if is_uint8 else [np.float64, np.float32],
-            order="C",
-        )
+        try:
+            x = validate_data(
+                self,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype=np.float32 if is_uint8 else [np.float64, np.float32],
+                order="C",
+                ensure_all_finite="allow-nan" if self.missing == "mask" else True,
+            )
+        except ValueError as error:
+            if self.missing != "mask" and "contains NaN" in str(error):
+                error.add_note("With missing='mask' a fit takes NaN for missing entries.")
+            raise
         return narrow_indices(x)
+
+    def _smoothed(self, x, adjacency) -> tuple[Any, Any]:
+        """Rows mixed with their neighbours, and the graph that says who these are."""
+        if adjacency is None:
+            return x, None
+        if self.missing == "mask" and has_missing(x):
+            refuse_smoothing()
+        graph = check_adjacency(adjacency, x.shape[0])
+        return narrow_indices(smooth(x, graph)), graph
+
+    def _make_rows(
+        self, x, weight, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE
+    ) -> Rows:
+        """Checked rows, as incomplete ones where entries are missing on any process."""
+        rows = make_rows(x, weight, device, dtype)
+        if self.missing == "mask" and any(ranks.gather(has_missing(x))):
+            return IncompleteRows(rows)
+        return rows
 
     def _validate_new(self, X, adjacency) -> Any:
         """X of a fitted estimator, mixed with its neighbours where there are edges."""
-        x = self._validate(X, reset=False)
-        if adjacency is None:
-            return x
-        return narrow_indices(smooth(x, check_adjacency(adjacency, x.shape[0])))
+        return self._smoothed(self._validate(X, reset=False), adjacency)[0]
 
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
         """A method of the network, row by row, on validated X."""
         x = self._validate_new(X, adjacency)
         device = resolve_device(self.device)
         network = borrow(self.module_, device)
-        rows = make_rows(x, None, device, network.dtype)
+        rows = self._make_rows(x, None, device, network.dtype)
+        rows = rows.filled_with(network.standardizer.offset)
         return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
 
     def predict(self, X, adjacency=None):
@@ -105,7 +129,8 @@ class BaseFittedClusterer(
         """Log-likelihood of every row under the implied mixture.
 
         The mixture has the weights `weights_`, the means `cluster_centers_` and
-        the covariances ``covariances_[j] * I``, all in the space of X.
+        the covariances ``covariances_[j] * I``, all in the space of X. Of a row with
+        missing entries it is the marginal density of those observed.
 
         Parameters
         ----------
@@ -210,5 +235,6 @@ class BaseFittedClusterer(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "mask"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

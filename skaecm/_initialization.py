@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
 
+from ._missing import has_missing, squared_distances
 from ._mixtures import VARIANCE_FLOOR, log_weights
 
 # How much wider than it is a mixture is taken to be where its rows' labels are a guess.
@@ -53,6 +54,10 @@ def kmeans_plusplus_centroids(
 
 def within_variance(x, centers: np.ndarray, sample_weight: np.ndarray | None) -> float:
     """Variance per dimension of the rows around their nearest centre."""
+    if has_missing(x):
+        squared, n_observed = squared_distances(x, centers)
+        total = np.average(squared.min(axis=1), weights=sample_weight)
+        return float(total / np.average(n_observed, weights=sample_weight))
     _, distance = pairwise_distances_argmin_min(x, centers)
     squared = np.square(distance, dtype=np.float64)
     return float(np.average(squared, weights=sample_weight) / centers.shape[1])

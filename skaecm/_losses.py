@@ -15,6 +15,8 @@ Symbols (Boubekki, Kampffmeyer, Jenssen, Brefeld 2021, arXiv 2012.03740):
 ``means``   (k, d)        the centroids mu_k
 ``weight``  (n,) or None  row weights of mean one over the fit; None is all ones
 ``gbar``    (k,)          average responsibilities
+``seen``    (n, d)        1 where an entry was observed, 0 where it is missing; or
+            or None       None: all were
 ==========  ============  ====================================================
 """
 
@@ -43,24 +45,49 @@ def mean_over_rows(values: Tensor, weight: Tensor | None = None) -> Tensor:
 # ----------------------------------------------------------------------
 
 
-def distortion(x: Tensor, g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+def distortion(
+    x: Tensor,
+    g: Tensor,
+    means: Tensor,
+    weight: Tensor | None = None,
+    seen: Tensor | None = None,
+) -> Tensor:
     """Expected distortion ``sum_k g_ik ||x_i - mu_k||^2`` = E1 + E2 + E3.
 
-    One matrix product ``x @ means.T``; the differences are never formed.
+    One matrix product ``x @ means.T``; the differences are never formed. With missing
+    entries it is ``sum_k g_ik sum_j m_ij (x_ij - mu_kj)^2``, of two products: an isotropic
+    mixture is marginalised by leaving terms out.
     """
-    cross = torch.addmm((means * means).sum(dim=1), x, means.T, alpha=-2.0)
+    if seen is None:
+        cross = torch.addmm((means * means).sum(dim=1), x, means.T, alpha=-2.0)
+    else:
+        x = seen * x
+        cross = torch.addmm(seen @ (means * means).T, x, means.T, alpha=-2.0)
     rows = (x * x).sum(dim=1) + (g * cross).sum(dim=1)
     return mean_over_rows(rows, weight)
 
 
-def e1(x: Tensor, g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+def e1(
+    x: Tensor,
+    g: Tensor,
+    means: Tensor,
+    weight: Tensor | None = None,
+    seen: Tensor | None = None,
+) -> Tensor:
     """E1, the reconstruction error ``||x_i - sum_k g_ik mu_k||^2``."""
     residual = x - g @ means
+    if seen is not None:
+        residual = seen * residual
     return mean_over_rows((residual * residual).sum(dim=1), weight)
 
 
-def e2(g: Tensor, means: Tensor, weight: Tensor | None = None) -> Tensor:
+def e2(
+    g: Tensor, means: Tensor, weight: Tensor | None = None, seen: Tensor | None = None
+) -> Tensor:
     """E2, the sparsity of the code ``sum_k ||mu_k||^2 g_ik (1 - g_ik)``."""
+    if seen is not None:
+        norms = seen @ (means * means).T
+        return mean_over_rows((norms * g * (1.0 - g)).sum(dim=1), weight)
     spread = mean_over_rows(g * (1.0 - g), weight)
     return (means * means).sum(dim=1) @ spread
 
@@ -115,8 +142,12 @@ def orthonormality(means: Tensor) -> Tensor:
     return (gram - torch.eye(len(means), dtype=gram.dtype, device=gram.device)).abs().sum()
 
 
-def squared_error(x: Tensor, xhat: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Reconstruction error of the autoencoder ``||x_i - xhat_i||^2``."""
+def squared_error(
+    x: Tensor, xhat: Tensor, weight: Tensor | None = None, seen: Tensor | None = None
+) -> Tensor:
+    """Reconstruction error of the autoencoder ``||x_i - xhat_i||^2``, of what was observed."""
+    if seen is not None:
+        x, xhat = seen * x, seen * xhat
     if weight is None:
         # One kernel each way: these are the widest tensors of a step.
         return torch.nn.functional.mse_loss(xhat, x, reduction="sum") / len(x)

@@ -182,9 +182,11 @@ class Autoencoder(nn.Module):
         """Code (n, p) of rows (n, d) as the user gives them."""
         return self.encode(self.standardizer(x))
 
-    def unexplained(self, x: Tensor, xhat: Tensor, weight: Tensor | None) -> Tensor:
+    def unexplained(
+        self, x: Tensor, xhat: Tensor, weight: Tensor | None, seen: Tensor | None
+    ) -> Tensor:
         """Squared error of standardised rows as a fraction of the total variance."""
-        return _losses.squared_error(x, xhat, weight) / self.n_features
+        return _losses.squared_error(x, xhat, weight, seen) / self.n_features
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """All parameters at the full learning rate."""
@@ -198,7 +200,7 @@ class Autoencoder(nn.Module):
         both = together(batch)
         x = self.standardizer(both.x)
         z = self.encode(x)
-        terms = {"reconstruction": self.unexplained(x, self.decode(z), both.weight)}
+        terms = {"reconstruction": self.unexplained(x, self.decode(z), both.weight, both.seen)}
         if batch.partner is not None:
             row, partner = z.chunk(2)
             terms["contrast"] = CONTRAST * contrast(row, partner, batch)
@@ -331,24 +333,27 @@ class ClusteringNetwork(nn.Module, ABC):
     def describe(self, rows: Rows) -> tuple[Tensor, float, float]:
         """The clusters (n,) of rows and, in the same pass, the distortions of all.
 
-        These are the expected squared distances per dimension of standardised rows
-        to the prototypes, and of their codes to the centroids.
+        These are the expected squared distances of standardised rows to the prototypes,
+        per dimension that was observed, and of their codes to the centroids.
         """
         prototypes, means = self.prototypes(), self.clustering.means
-        outer = inner = torch.zeros_like(means[0, 0])
+        outer = inner = n_observed = torch.zeros_like(means[0, 0])
         labels = []
-        for x, weight, *_ in rows.in_order():
+        for batch in rows.in_order():
+            x, weight, seen = batch.x, batch.weight, batch.seen
             z = self.embed(x)
             g = self.clustering(z)
             labels.append(g.argmax(dim=1))
             share = len(g) / len(rows)
             scaled = self.standardizer(x)
-            outer = outer + share * _losses.distortion(scaled, g, prototypes, weight)
+            outer = outer + share * _losses.distortion(scaled, g, prototypes, weight, seen)
             inner = inner + share * _losses.distortion(z, g, means, weight)
-        totals = rows.ranks.totals({"outer": outer, "inner": inner})
+            if seen is not None:
+                n_observed = n_observed + share * _losses.mean_over_rows(seen.sum(dim=1), weight)
+        totals = rows.ranks.totals({"outer": outer, "inner": inner, "observed": n_observed})
         return (
             torch.cat(labels),
-            float(totals["outer"]) / prototypes.shape[1],
+            float(totals["outer"]) / (float(totals["observed"]) or prototypes.shape[1]),
             float(totals["inner"]) / means.shape[1],
         )
 
@@ -390,7 +395,7 @@ class ShallowNetwork(ClusteringNetwork):
         both = together(batch)
         z = self.embed(both.x)
         g, means = self.clustering(z), self.clustering.means
-        return mixture_terms(z, g, means, both.weight, self.unit), g
+        return mixture_terms(z, g, means, both.weight, self.unit, both.seen), g
 
 
 @final
@@ -439,7 +444,8 @@ class DeepNetwork(ClusteringNetwork):
         x = self.standardizer(both.x)
         z = self.autoencoder.encode(x)
         g, means = self.clustering(z), self.clustering.means
-        error = self.autoencoder.unexplained(x, self.autoencoder.decode(z), both.weight)
+        xhat = self.autoencoder.decode(z)
+        error = self.autoencoder.unexplained(x, xhat, both.weight, both.seen)
         terms = {"reconstruction": self.beta * error}
         if means.shape[1] >= means.shape[0]:
             terms["E1"] = _losses.e1(z, g, means, both.weight)
@@ -460,7 +466,10 @@ def together(batch: Batch) -> Batch:
         return batch
     weight = None if batch.weight is None else torch.cat([batch.weight, batch.weight])
     indices = torch.cat([batch.indices, batch.indices])
-    return Batch(torch.cat([batch.x, batch.partner]), weight, indices)
+    seen = None
+    if batch.seen is not None and batch.partner_seen is not None:
+        seen = torch.cat([batch.seen, batch.partner_seen])
+    return Batch(torch.cat([batch.x, batch.partner]), weight, indices, seen=seen)
 
 
 def contrast(row: Tensor, partner: Tensor, batch: Batch) -> Tensor:
@@ -471,15 +480,23 @@ def contrast(row: Tensor, partner: Tensor, batch: Batch) -> Tensor:
 
 
 def mixture_terms(
-    z: Tensor, g: Tensor, means: Tensor, weight: Tensor | None, unit: float
+    z: Tensor,
+    g: Tensor,
+    means: Tensor,
+    weight: Tensor | None,
+    unit: float,
+    seen: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """E1, E2 and E3 for the price of their sum.
 
     Only the distortion is differentiated. E2 and E3 are plain values, and E1,
     the rest, carries the gradient of all three.
     """
-    total = _losses.distortion(z, g, means, weight) / unit
+    total = _losses.distortion(z, g, means, weight, seen) / unit
     with torch.no_grad():
-        e2 = _losses.e2(g, means, weight) / unit
-        e3 = _losses.e3(g, means, weight) / unit
+        e2 = _losses.e2(g, means, weight, seen) / unit
+        if seen is None:
+            e3 = _losses.e3(g, means, weight) / unit
+        else:
+            e3 = total - _losses.e1(z, g, means, weight, seen) / unit - e2
     return {"E1": total - e2 - e3, "E2": e2, "E3": e3}

@@ -13,9 +13,18 @@ import torch
 from torch import Tensor
 
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
-from ._checks import check_augmented
+from ._checks import check_augment_of_incomplete, check_augmented
 from ._graph import neighbour_graph, trusted
-from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows, column_moments
+from ._missing import filled
+from ._rows import (
+    Augment,
+    AugmentedRows,
+    Neighbours,
+    PairedRows,
+    Rows,
+    column_moments,
+)
+from ._tensors import to_numpy
 from .autoencoders import check_image_shape
 
 # Rows that tell the background of images.
@@ -77,9 +86,14 @@ def make_partners(
 ) -> Partners:
     """Partners of ``rows``, of which this process holds ``x`` (n, d) with ``weight`` (n,).
 
-    ``graph`` is the one that the user gave, and ``x`` then smoothed over it.
+    ``graph`` is the one that the user gave, and ``x`` then smoothed over it. With missing
+    entries, neighbours are sought among rows that are filled as the network sees them.
     """
     ranks = rows.ranks
+    if rows.fill is not None:
+        check_augment_of_incomplete(augment)
+        if n_neighbors is not None:
+            x = filled(x, to_numpy(rows.fill))
     transform: Augment | None = None
     if augment == "image":
         if image_shape is None:

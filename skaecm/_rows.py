@@ -30,14 +30,17 @@ class Batch(NamedTuple):
     """Some rows: values (b, d), weights (b,) or None, and row numbers (b,).
 
     ``partner`` (b, d), where there is one, holds for every row another one that
-    should be of its cluster. ``part`` says what the rows are of the step; a row that
-    only stands in has no number.
+    should be of its cluster. ``seen`` (b, d) and ``partner_seen``, where entries are
+    missing, are 1 where they were observed and 0 where they were filled. ``part`` says
+    what the rows are of the step; a row that only stands in has no number.
     """
 
     x: Tensor
     weight: Tensor | None
     indices: Tensor
     partner: Tensor | None = None
+    seen: Tensor | None = None
+    partner_seen: Tensor | None = None
     part: Part = WHOLE
 
 
@@ -80,9 +83,11 @@ class Rows(ABC):
     Weights have mean one over all rows. ``device`` and ``dtype`` are those of
     the batches. Where several processes fit together, these are the rows of all, of
     which every pass gives the part of this process, and ``ranks`` puts sums together.
+    ``fill`` (d,), where entries are missing, stands in their place.
     """
 
     ranks: Ranks = ALONE
+    fill: Tensor | None = None
 
     def __init__(
         self,
@@ -111,6 +116,10 @@ class Rows(ABC):
     def part(self, index: Tensor) -> Batch:
         """What falls to this process of the step of ``index`` (b,)."""
         return self.take(index)
+
+    def filled_with(self, fill: Tensor) -> "Rows":
+        """The same rows with ``fill`` (d,) in place of what is missing."""
+        return self
 
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """All rows once, in an order drawn from ``generator``.
@@ -158,6 +167,40 @@ class HostRows(Rows):
         rows = self.x[index.cpu().numpy()]
         dense = rows.toarray() if sp.issparse(rows) else rows
         return torch.from_numpy(dense).to(self.device, self.dtype)
+
+
+@final
+class IncompleteRows(Rows):
+    """Rows with missing entries, NaN where they are kept: a batch comes filled, and marked.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows as they are.
+    fill : Tensor of shape (d,), default=None
+        What takes the place of a missing entry of every column; None is zeros.
+    """
+
+    fill: Tensor
+
+    def __init__(self, rows: Rows, fill: Tensor | None = None):
+        super().__init__(rows.shape, None, rows.device, rows.dtype)
+        self.weight = rows.weight
+        self.rows = rows
+        zeros = torch.zeros(rows.shape[1], device=rows.device, dtype=rows.dtype)
+        self.fill = zeros if fill is None else fill.to(zeros)
+
+    def filled_with(self, fill: Tensor) -> "IncompleteRows":
+        return IncompleteRows(self.rows, fill)
+
+    def values(self, index: Tensor) -> Tensor:
+        return self.take(index).x
+
+    def take(self, index: Tensor) -> Batch:
+        batch = self.rows.take(index)
+        is_missing = torch.isnan(batch.x)
+        filled = torch.where(is_missing, self.fill, batch.x)
+        return batch._replace(x=filled, seen=(~is_missing).to(self.dtype))
 
 
 @final
@@ -223,7 +266,7 @@ class AugmentedRows(Rows):
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         views = on_device(generator, self.device, self.ranks)
         for batch in self.rows.batches(batch_size, generator):
-            yield batch._replace(x=self.augment(batch.x, views))
+            yield batch._replace(x=still_filled(self.augment(batch.x, views), batch.x, batch.seen))
 
 
 @final
@@ -279,12 +322,14 @@ class PairedRows(Rows):
         def pair(batch: Batch) -> Batch:
             # A function of the user's may write into what it gets.
             partner = batch.x if self.augment is None else batch.x.clone()
+            seen = batch.seen
             if self.neighbours is not None and place is not None and len(batch.indices):
                 drawn = self.neighbours.draw(batch.indices, place[batch.indices])
-                partner = self.rows.values(drawn)
+                others = self.rows.take(drawn)
+                partner, seen = others.x, others.seen
             if self.augment is not None:
-                partner = self.augment(partner, views)
-            return batch._replace(partner=partner)
+                partner = still_filled(self.augment(partner, views), partner, seen)
+            return batch._replace(partner=partner, partner_seen=seen)
 
         return pair
 
@@ -292,6 +337,11 @@ class PairedRows(Rows):
 def in_steps(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """``order`` (n,) in steps of at most ``batch_size``, that differ by one at most."""
     return torch.tensor_split(order, -(-len(order) // batch_size))
+
+
+def still_filled(augmented: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
+    """Transformed rows whose missing entries are filled as in ``x``."""
+    return augmented if seen is None else torch.where(seen > 0, augmented, x)
 
 
 def on_device(
@@ -325,20 +375,28 @@ def make_rows(
 def column_moments(rows: Rows) -> tuple[Tensor, Tensor]:
     """Weighted mean and variance of every column, (d,) each, accumulated in float64.
 
-    A variance that rounding alone could have made is zero.
+    Both are those of the observed entries, and NaN where a column has none. A variance
+    that rounding alone could have made is zero.
     """
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
 
-    def average(function: Callable[[Tensor], Tensor]) -> Tensor:
-        total = torch.zeros(rows.shape[1], dtype=wide, device=rows.device)
-        for x, weight, *_ in rows.in_order():
-            values = function(x.to(wide))
-            total += values.sum(dim=0) if weight is None else weight.to(wide) @ values
-        return rows.ranks.total(total) / n_rows
+    def total(function: Callable[[Tensor], Tensor]) -> Tensor:
+        sums = torch.zeros(rows.shape[1], dtype=wide, device=rows.device)
+        for batch in rows.in_order():
+            values = function(batch.x.to(wide))
+            if batch.seen is not None:
+                values = values * batch.seen
+            weight = batch.weight
+            sums += values.sum(dim=0) if weight is None else weight.to(wide) @ values
+        return rows.ranks.total(sums)
 
     # Weights rounded to float32 do not quite have mean one.
     n_rows = len(rows) if rows.weight is None else rows.ranks.total(rows.weight.to(wide).sum())
-    mean = average(lambda x: x)
-    variance = average(lambda x: (x - mean).square())
-    noise = (ROUNDING * mean).square()
-    return mean, torch.where(variance > noise, variance, torch.zeros_like(variance))
+    if rows.fill is not None:
+        n_rows = total(torch.ones_like)
+
+    mean = total(lambda x: x) / n_rows
+    variance = total(lambda x: (x - mean).square()) / n_rows
+    # Out of range, both are infinite, and the variance should be found to be.
+    is_noise = (variance.sqrt() <= (ROUNDING * mean).abs()) & variance.isfinite()
+    return mean, variance.masked_fill(is_noise, 0.0)

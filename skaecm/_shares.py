@@ -78,6 +78,7 @@ class SharedRows(Rows):
         super().__init__((share.n_all, rows.shape[1]), None, rows.device, rows.dtype)
         self.weight = None if rows.weight is None else share.own_of(rows.weight)
         self.ranks = share.ranks
+        self.fill = rows.fill
         self.rows = rows
         self.share = share
 

@@ -1144,7 +1144,8 @@ def test_memory_asks_for_an_augmentation_that_can_be_pickled(seed, tmp_path):
 def test_a_batch_without_partners_is_left_as_it_is(seed):
     """The fields of a batch keep their places: loops unpack the first two."""
     x = torch.from_numpy(blobs(seed)[0])
-    assert Batch._fields == ("x", "weight", "indices", "partner", "part")
+    assert Batch._fields[:4] == ("x", "weight", "indices", "partner")
+    assert Batch._fields[4:] == ("seen", "partner_seen", "part")
     assert all(batch.partner is None for batch in ResidentRows(x).batches(32, generator(seed)))
 
 

@@ -27,7 +27,8 @@ SMALL = [
     ClusteringModuleGMM(k=3, max_iter=5),
     DeepAEClustering(k=3, hidden_layer_sizes=(16,), pretrain_iter=5, max_iter=5),
 ]
-INSTANCES = [*SMALL, ClusteringModuleGMM(), DeepAEClustering()]
+MASKED = [clone(estimator).set_params(missing="mask") for estimator in SMALL]
+INSTANCES = [*SMALL, *MASKED, ClusteringModuleGMM(), DeepAEClustering()]
 
 # As scikit-learn excuses its own KMeans: centres and batches are drawn at random
 # over the rows, so that a row of weight two and the row twice, or a row of weight
