@@ -34,6 +34,7 @@ from ._checks import (
     unchanged_on_failure,
     warn_about_scales,
 )
+from ._data import Data
 from ._fitted import BaseFittedClusterer
 from ._identity import identity
 from ._initialization import Start
@@ -41,8 +42,8 @@ from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standard
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
-from ._rows import Rows, column_moments, make_rows
-from ._shares import Share, find_share
+from ._rows import Rows, column_moments
+from ._shares import find_share
 from ._tensors import (
     compute_dtype,
     draw_seeds,
@@ -61,41 +62,6 @@ SMALLEST_BATCH = 32
 
 # Parameters that may be another on every process of a fit.
 OF_A_PROCESS = ("callback", "checkpoint", "device", "memory", "verbose")
-
-
-class Data(NamedTuple):
-    """Checked input: the array as validated, its weights, and both as rows.
-
-    ``held`` are those of ``x``, ``rows`` those of all processes of a fit; where there is
-    one, they are the same. The standardizer is learned from the rows of a new fit; a
-    pass over one more block has none. What training sees are the same rows with their
-    partners. The graph is the one that the user gave.
-    """
-
-    x: Any
-    weight: np.ndarray | None
-    share: Share
-    held: Rows
-    rows: Rows
-    standardizer: Standardizer | None
-    partners: Partners
-    graph: Any = None
-
-    def filled_with(self, fill: Tensor) -> "Data":
-        """The same data with ``fill`` (d,) in place of what is missing."""
-        if self.rows.fill is None:
-            return self
-        held = self.held.filled_with(fill)
-        return self._replace(held=held, rows=self.share.rows(held))
-
-    def all_weights(self) -> np.ndarray | None:
-        """On the first process, the weights of all rows."""
-        return None if self.weight is None else self.share.stack(self.weight)
-
-    def rows_of_own(self, x: np.ndarray) -> Rows:
-        """As rows of all what each process has of its own rows, as their codes."""
-        weight = None if self.weight is None else self.share.own_of(self.weight)
-        return self.share.of_own().rows(make_rows(x, weight, self.rows.device, self.rows.dtype))
 
 
 class Run(NamedTuple):

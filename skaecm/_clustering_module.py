@@ -12,8 +12,9 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from . import _initialization as starts
 from . import _mixtures
-from ._base import BaseModuleClusterer, Data, make_module
+from ._base import BaseModuleClusterer, make_module
 from ._checks import check_same, fitted_init, init_centers, strengths
+from ._data import Data
 from ._kmeans import repaired_centroids, sample_rows
 from ._missing import filled, has_missing, observed_kmeans
 from ._modules import ClusteringNetwork, ShallowNetwork, Standardizer

@@ -13,8 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, check_memory
 
 from . import _initialization as starts
-from . import _mixtures
-from ._base import BaseModuleClusterer, Data, make_module
+from ._base import BaseModuleClusterer, make_module
 from ._checks import (
     check_picklable,
     check_same,
@@ -23,7 +22,8 @@ from ._checks import (
     init_centers,
     strengths,
 )
-from ._graph import connected_clusters
+from ._data import Data
+from ._deep_start import connected_start, posterior_start
 from ._modules import (
     Autoencoder,
     ClusteringModule,
@@ -34,7 +34,7 @@ from ._modules import (
 )
 from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
-from ._rows import Rows, make_rows
+from ._rows import make_rows
 from ._tensors import borrow, make_generator, resolve_device, to_numpy
 from ._training import Training, apply
 from .autoencoders import MLPAutoencoder
@@ -466,43 +466,14 @@ class DeepAEClustering(BaseModuleClusterer):
         if kind is None:
             centroids = self._embed_centers(init, autoencoder, data)
         elif kind == "k-means" and data.partners:
-            return self._connected_start(z, autoencoder, data, seed), []
+            return make_module(connected_start(autoencoder, z, self.k, data, seed), rows), []
         else:
             find = starts.kmeans_plusplus_centroids if kind == "k-means++" else best_centroids
             centroids = ranks.first(find, z, self.k, seed=seed, sample_weight=weight)
         if kind == "pinv":
             return self._train_module_alone(starts.pinv_encoder(centroids), own, data, seed, watch)
-        variance = ranks.first(starts.within_variance, z, centroids, weight)
-        shift, spread = self._place(autoencoder, centroids, variance * z.shape[1], rows)
-        start = starts.posterior_encoder(
-            (centroids - shift) / spread,
-            max(variance / spread**2, _mixtures.VARIANCE_FLOOR),
-        )
+        start = posterior_start(autoencoder, z, centroids, data)
         return make_module(start, rows), []
-
-    def _connected_start(self, z: np.ndarray, autoencoder: Autoencoder, data: Data, seed: int):
-        """The mixture of clusters that the neighbours in the embedding connect."""
-        ranks, weight = data.share.ranks, data.all_weights()
-        labels = ranks.first(connected_clusters, z, self.k, seed=seed, sample_weight=weight)
-        mixture = ranks.first(starts.labelled_mixture, z, labels, self.k, weight)
-        means, covariance, weights = mixture
-        # In the dtype of the codes: by its rounding, coinciding centroids are told.
-        centroids, within = means.astype(z.dtype), float(np.trace(covariance))
-        shift, spread = self._place(autoencoder, centroids, within, data.rows)
-        precision = np.linalg.inv(covariance) * (spread**2 / starts.SOFTENING)
-        start = starts.tied_encoder((means - shift) / spread, precision, weights)
-        return make_module(start, data.rows)
-
-    def _place(
-        self, autoencoder: Autoencoder, centroids: np.ndarray, within: float, rows: Rows
-    ) -> tuple[np.ndarray, float]:
-        """Place the code so that ``centroids`` are nearly orthonormal; shift and spread."""
-        shift, spread = starts.placement(centroids, within=within)
-        autoencoder.place(
-            torch.from_numpy(shift).to(rows.device, rows.dtype),
-            torch.tensor(spread, device=rows.device, dtype=rows.dtype),
-        )
-        return shift, spread
 
     def _embed_centers(self, init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
         """Centroids (k, p): the codes of centres given in the space of X."""

@@ -54,6 +54,7 @@ ROOMS = {
     },
 }
 ROOMS |= {
+    "_data": {"_modules", "_partners", "_rows", "_shares"},
     "_files": set(),
     "_values": {"autoencoders"},
     "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
@@ -87,7 +88,8 @@ ROOMS["_base"] = ROOMS.keys() - {
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
-    "_deep_clustering": BELOW,
+    "_deep_start": {"_data", "_graph", "_initialization", "_mixtures", "_modules", "_rows"},
+    "_deep_clustering": BELOW | {"_deep_start"},
     "_onnx": {"_base", "_extras", "_files", "_modules"},
     "_persistence": {
         "_clustering_module",

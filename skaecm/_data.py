@@ -1,0 +1,46 @@
+"""Checked input of a fit, on its way through the steps of the fit."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ._modules import Standardizer
+from ._partners import Partners
+from ._rows import Rows, make_rows
+from ._shares import Share
+
+
+class Data(NamedTuple):
+    """Checked input: the array as validated, its weights, and both as rows.
+
+    ``held`` are those of ``x``, ``rows`` those of all processes of a fit; where there is
+    one, they are the same. The standardizer is learned from the rows of a new fit; a
+    pass over one more block has none. What training sees are the same rows with their
+    partners. The graph is the one that the user gave.
+    """
+
+    x: Any
+    weight: np.ndarray | None
+    share: Share
+    held: Rows
+    rows: Rows
+    standardizer: Standardizer | None
+    partners: Partners
+    graph: Any = None
+
+    def filled_with(self, fill: Tensor) -> "Data":
+        """The same data with ``fill`` (d,) in place of what is missing."""
+        if self.rows.fill is None:
+            return self
+        held = self.held.filled_with(fill)
+        return self._replace(held=held, rows=self.share.rows(held))
+
+    def all_weights(self) -> np.ndarray | None:
+        """On the first process, the weights of all rows."""
+        return None if self.weight is None else self.share.stack(self.weight)
+
+    def rows_of_own(self, x: np.ndarray) -> Rows:
+        """As rows of all what each process has of its own rows, as their codes."""
+        weight = None if self.weight is None else self.share.own_of(self.weight)
+        return self.share.of_own().rows(make_rows(x, weight, self.rows.device, self.rows.dtype))
