@@ -342,7 +342,7 @@ def test_no_file_chooses_a_folder_of_pickles(kind, tmp_path, path):
         skaecm.load(path, memory=memory)
     forgery = Forgery(path)
     for value in (str(cache), {"given again": "Memory"}):
-        forgery.document["parameters"] |= {"memory": value, "callback": value}
+        forgery.document["parameters"] |= dict.fromkeys(["memory", "callback", "checkpoint"], value)
         forgery.write()
         assert_same(model, skaecm.load(path))
 
