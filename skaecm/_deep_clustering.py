@@ -156,8 +156,8 @@ class DeepAEClustering(BaseModuleClusterer):
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     memory : str or object with the joblib.Memory interface, default=None
-        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An
-        `autoencoder` or `augment` is known by its name and arguments, not by its code.
+        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An `autoencoder`
+        or `augment` is known by its name and arguments. Several processes do without.
     warm_start : bool, default=False
         Whether `fit` continues from the previous fit, keeping its network.
     random_state : int, RandomState instance or None, default=None
