@@ -39,7 +39,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "abort_on_example_error": True,
     "download_all_examples": False,
-    "ignore_pattern": r"__init__\.py|twelve_tasks\.py",
+    "ignore_pattern": r"__init__\.py|twelve_tasks\.py|with_.*\.py",
     "within_subsection_order": "FileNameSortKey",
     "capture_repr": ("_repr_html_",),
     "remove_config_comments": True,

@@ -143,6 +143,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def fit(self, X, y=None, sample_weight=None, adjacency=None):
         """Learn the clusters of X.
 
+        In a group of torch.distributed every process calls it, with its part of the rows.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -170,6 +172,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             If X or a parameter is not as described, the loss stops being finite, or
             `checkpoint` holds another fit or cannot be written to. The estimator is
             then as it was before the call, as it is after an exception of a callback.
+            Where several processes fit together, also if they differ in a parameter,
+            or one of them raises.
+        RuntimeError
+            If one of several processes ended or cannot be reached.
 
         Warns
         -----
@@ -178,7 +184,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             stopped the fit), or fewer than `k` clusters hold rows.
         UserWarning
             If all rows are equal, columns are on very different scales, or a
-            `checkpoint` is damaged or can no longer be written.
+            `checkpoint` is damaged or can no longer be written; or if torchrun started
+            this process, but no group of torch.distributed was formed.
         """
         with self._call("fit", X, y, sample_weight, self._n_runs()) as watch:
             data = self._check_data(X, sample_weight, adjacency, watch.ranks, reset=True)
@@ -224,7 +231,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         `tol` and `n_init` play no part, and neighbours are sought within a block.
         `labels_`, `covariances_` and `loss_` (the mean over the batches of the pass)
         are those of the last block, `weights_` is the running average. Clusters keep
-        their numbers, so a later block may leave some of them out.
+        their numbers, so a later block may leave some of them out. In a group of
+        torch.distributed the block is made of the rows of all processes.
 
         Parameters
         ----------

@@ -170,8 +170,8 @@ class DeepAEClustering(BaseModuleClusterer):
         comes after the fit. Faster where the processor has instructions for it (see the
         user guide), slower elsewhere.
     memory : str or object with the joblib.Memory interface, default=None
-        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An
-        `autoencoder` or `augment` is known by its name and arguments, not by its code.
+        Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An `autoencoder`
+        or `augment` is known by its name and arguments. Several processes do without.
     warm_start : bool, default=False
         Whether `fit` continues from the previous fit, keeping its network.
     random_state : int, RandomState instance or None, default=None

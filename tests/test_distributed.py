@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -201,3 +202,13 @@ def test_a_process_of_torchrun_without_a_group_is_warned(cls, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.warns(UserWarning, match=r"torchrun started 4 processes.*init_process_group"):
         quick(cls).fit(X)
+
+
+def test_the_script_of_the_guide_runs(monkeypatch, capsys):
+    """As torchrun starts it, with one process."""
+    where = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in where.items():
+        monkeypatch.setenv(name, value)
+    runpy.run_path(str(ROOT / "examples" / "with_torchrun.py"))
+    assert "rank 0 of 1: labels of 1797 rows" in capsys.readouterr().out
+    assert not dist.is_initialized()
