@@ -17,6 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import _mixtures
+from ._block_rows import BlockRows, moments_of, rows_of
+from ._blocks import opened
 from ._checks import (
     check_range,
     check_same,
@@ -29,10 +31,11 @@ from ._checks import (
 from ._fitted import BaseFittedClusterer
 from ._graph import check_adjacency, smooth
 from ._initialization import Start
+from ._kmeans import sample_size
 from ._modules import ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
-from ._rows import Rows, column_moments, make_rows
+from ._rows import ResidentRows, Rows
 from ._tensors import (
     compute_dtype,
     draw_seeds,
@@ -62,6 +65,15 @@ class Data(NamedTuple):
     rows: Rows
     standardizer: Standardizer | None
     partners: Partners
+
+    def of_start(self) -> "Data":
+        """What a start looks at: all rows, or the sample of those that are read in blocks."""
+        rows = self.rows
+        if not isinstance(rows, BlockRows):
+            return self
+        sample = rows.survey.sample
+        tensor = torch.from_numpy(sample).to(rows.device, rows.dtype)
+        return self._replace(x=sample, weight=None, rows=ResidentRows(tensor))
 
 
 class Run(NamedTuple):
@@ -174,8 +186,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             If all rows are equal, or columns are on very different scales.
         """
         watch = self._watch("fit", X, y, sample_weight, self._n_runs())
-        with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, adjacency, reset=True)
+        whole = {"adjacency": adjacency, "n_neighbors": self.n_neighbors}
+        with unchanged_on_failure(self), opened(X, **whole) as x:
+            data = self._check_data(x, sample_weight, adjacency, reset=True)
             seeds = draw_seeds(self.random_state, 1 + self._n_runs())
             if self.warm_start and hasattr(self, "module_"):
                 runs = [
@@ -249,8 +262,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         self._validate_params()
         first = not hasattr(self, "module_")
         watch = self._watch("partial_fit", X, y, sample_weight, 1)
-        with unchanged_on_failure(self):
-            data = self._check_data(X, sample_weight, None, reset=first)
+        with unchanged_on_failure(self), opened(X, n_neighbors=self.n_neighbors) as x:
+            data = self._check_data(x, sample_weight, None, reset=first)
             seed, start_seed = draw_seeds(self.random_state, 2)
             if first:
                 prepared, history = self._prepare(data, seed, watch)
@@ -267,6 +280,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                     training.epoch = self.n_iter_ + 1
                 else:
                     training.load_state_dict(self._training_state)
+                # Of a small first block alone, a batch of a later one would not be averaged.
+                network.clustering.widen(len(data.rows))
                 watch.run = 1
                 with watch.phase("training", 1) as phase:
                     phase.begin()
@@ -299,7 +314,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         if adjacency is not None:
             graph = check_adjacency(adjacency, x.shape[0])
             x = narrow_indices(smooth(x, graph))
-        rows = make_rows(x, weight, device, compute_dtype(x.dtype, device))
+        dtype = compute_dtype(x.dtype, device)
+        rows = rows_of(x, weight, device, dtype, sample_size(self.k))
         if not reset:
             return Data(x, weight, rows, None, self._partners(x, rows, graph))
         if self.k > n_weighted:
@@ -307,7 +323,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 f"k={self.k} must be at most the number of rows that carry weight, but "
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
-        mean, variance = column_moments(rows)
+        mean, variance = moments_of(rows)
         warn_about_scales(to_numpy(variance.sqrt()))
         check_range(float(variance.mean()), x.dtype)
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)

@@ -1,6 +1,7 @@
 """`ClusteringModuleGMM`: the clustering module on the rows themselves."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from . import _initialization as starts
 from . import _mixtures
@@ -260,7 +261,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         if isinstance(prepared, ClusteringModuleGMM):
             return self._adopt(prepared.module_, data), []
         assert data.standardizer is not None
-        module = make_module(self._make_start(prepared, data, seed), data.rows)
+        module = make_module(self._make_start(prepared, data.of_start(), seed), data.rows)
         alpha = strengths(self._alpha(), self.k, data.rows)
         network = ShallowNetwork(
             data.standardizer, module, alpha, gamma=self.gamma, unit=data.x.shape[1]
@@ -376,7 +377,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         bic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, adjacency, np.log(_num_samples(X)))
+        return self._criterion(X, sample_weight, adjacency, np.log)
 
     def aic(self, X, sample_weight=None, adjacency=None):
         """Akaike information criterion of the implied mixture on X.
@@ -395,13 +396,13 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         aic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, adjacency, 2.0)
+        return self._criterion(X, sample_weight, adjacency, lambda n_rows: 2.0)
 
-    def _criterion(self, X, sample_weight, adjacency, price: float) -> float:
-        """Deviance of X plus ``price`` for each free mean, weight and variance."""
-        score = self.score(X, sample_weight=sample_weight, adjacency=adjacency)
+    def _criterion(self, X, sample_weight, adjacency, price: Callable[[int], float]) -> float:
+        """Deviance of X plus ``price`` of its rows for each free mean, weight and variance."""
+        score, n_rows = self._mean_log_likelihood(X, sample_weight, adjacency)
         k, n_features = self.cluster_centers_.shape
-        return -2.0 * _num_samples(X) * score + price * (k * n_features + (k - 1) + 1)
+        return -2.0 * n_rows * score + price(n_rows) * (k * n_features + (k - 1) + 1)
 
 
 ACCEPTED_STARTS = (KMeans, MiniBatchKMeans, GaussianMixture, ClusteringModuleGMM)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
+from ._blocks import fingerprint
 from ._checks import check_picklable, check_same, fitted_init, init_centers, strengths
 from ._graph import connected_clusters
 from ._modules import (
@@ -388,15 +389,16 @@ class DeepAEClustering(BaseModuleClusterer):
         if isinstance(init, Autoencoder):
             return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
         assert data.standardizer is not None
-        device = data.rows.device
+        device, x = data.rows.device, data.x
         if self.memory is not None:
+            x = fingerprint(x)
             check_picklable("autoencoder", self._recipe())
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         with watch.phase("pretraining", self.pretrain_iter) as phase:
             autoencoder, history = pretrain_once(
                 self.memory,
-                (data.x, data.weight, str(device), views),
+                (x, data.weight, str(device), views),
                 rows=data.partners.pretraining,
                 recipe=self._recipe(),
                 standardizer=data.standardizer,
@@ -420,7 +422,7 @@ class DeepAEClustering(BaseModuleClusterer):
         if isinstance(prepared, DeepNetwork):
             return self._adopt(prepared, data), []
         autoencoder = copy.deepcopy(prepared)
-        module, history = self._start_module(autoencoder, data, seed, watch)
+        module, history = self._start_module(autoencoder, data.of_start(), seed, watch)
         alpha = strengths(self._alpha(), self.k, data.rows)
         network = DeepNetwork(
             autoencoder,
@@ -553,7 +555,6 @@ class DeepAEClustering(BaseModuleClusterer):
         embedding : ndarray of shape (n_samples, n_components)
             Codes of the autoencoder.
         """
-        check_is_fitted(self)
         return self._apply("embed", X, adjacency)
 
     def inverse_transform(self, X):

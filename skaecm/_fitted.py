@@ -5,10 +5,12 @@ network, and back. Nothing is learned.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -19,11 +21,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _mixtures
+from ._block_rows import rows_of
+from ._blocks import Blocks, opened
 from ._checks import check_weight, narrow_indices
 from ._extras import need
 from ._graph import check_adjacency, smooth
-from ._rows import make_rows
-from ._tensors import borrow, resolve_device
+from ._tensors import borrow, compute_dtype, resolve_device, to_numpy
 from ._training import apply
 
 
@@ -37,7 +40,10 @@ class BaseFittedClusterer(
         """Map X to the space of the module."""
 
     def _validate(self, X, *, reset: bool):
-        """X as CSR or as a C-ordered array, float32 or float64."""
+        """X as CSR or as a C-ordered array, float32 or float64; blocks as they are."""
+        if isinstance(X, Blocks):
+            # Their values are checked when they are first read.
+            return validate_data(self, X, reset=reset, skip_check_array=True)
         is_uint8 = getattr(X, "dtype", None) == np.uint8
         x = validate_data(
             self,
@@ -57,12 +63,16 @@ class BaseFittedClusterer(
         return narrow_indices(smooth(x, check_adjacency(adjacency, x.shape[0])))
 
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
-        """A method of the network, row by row, on validated X."""
-        x = self._validate_new(X, adjacency)
-        device = resolve_device(self.device)
-        network = borrow(self.module_, device)
-        rows = make_rows(x, None, device, network.dtype)
-        return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
+        """A method of the network, row by row, on X that is checked first."""
+        check_is_fitted(self)
+        with opened(X, adjacency=adjacency) as x:
+            x = self._validate_new(x, adjacency)
+            device = resolve_device(self.device)
+            network = borrow(self.module_, device)
+            rows = rows_of(x, None, device, network.dtype)
+            answer = apply(getattr(network, method), rows)
+        # Labels are whole numbers whatever X is.
+        return answer.astype(x.dtype, copy=False) if answer.dtype.kind == "f" else answer
 
     def predict(self, X, adjacency=None):
         """Predict the cluster of every row.
@@ -79,7 +89,7 @@ class BaseFittedClusterer(
         labels : ndarray of shape (n_samples,)
             Index of the cluster with the largest responsibility.
         """
-        return self.predict_proba(X, adjacency).argmax(axis=1)
+        return self._apply("labels", X, adjacency)
 
     def predict_proba(self, X, adjacency=None):
         """Responsibilities of the clusters: the module's softmax.
@@ -96,7 +106,6 @@ class BaseFittedClusterer(
         responsibilities : ndarray of shape (n_samples, k)
             Rows sum to one.
         """
-        check_is_fitted(self)
         return self._apply("proba", X, adjacency)
 
     def score_samples(self, X, adjacency=None):
@@ -118,8 +127,15 @@ class BaseFittedClusterer(
             Log-densities in nats.
         """
         check_is_fitted(self)
-        x = self._validate_new(X, adjacency)
-        return _mixtures.log_density(x, self.weights_, self.cluster_centers_, self.covariances_)
+        mixture = self.weights_, self.cluster_centers_, self.covariances_
+        with opened(X, adjacency=adjacency) as x:
+            x = self._validate_new(x, adjacency)
+            parts: Iterable[Any] = [x]
+            if isinstance(x, Blocks):
+                device = torch.device("cpu")
+                rows = rows_of(x, None, device, compute_dtype(x.dtype, device))
+                parts = (to_numpy(batch.x) for batch in rows.in_order())
+            return np.concatenate([_mixtures.log_density(part, *mixture) for part in parts])
 
     def score(self, X, y=None, sample_weight=None, adjacency=None):
         """Mean log-likelihood of X under the implied mixture.
@@ -141,9 +157,13 @@ class BaseFittedClusterer(
             Nats per row; higher is better. Comparable with
             ``GaussianMixture(covariance_type="spherical").score``.
         """
+        return self._mean_log_likelihood(X, sample_weight, adjacency)[0]
+
+    def _mean_log_likelihood(self, X, sample_weight, adjacency) -> tuple[float, int]:
+        """What `score` gives, and the number of rows."""
         log_prob = self.score_samples(X, adjacency)
         weight, _ = check_weight(sample_weight, log_prob[:, None])
-        return float(np.average(log_prob, weights=weight))
+        return float(np.average(log_prob, weights=weight)), len(log_prob)
 
     def history_frame(self):
         """The history as a table, the best epochs marked.

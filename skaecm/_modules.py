@@ -107,6 +107,11 @@ class ClusteringModule(nn.Module):
         self.gbar = gbar.detach()
         return gbar
 
+    def widen(self, n_rows: int) -> None:
+        """So many more rows of a stream are to come: look back over a share of them too."""
+        wider = self.lookback + int(SHARE_OF_ROWS * n_rows)
+        self.lookback = min(ROWS_PER_CLUSTER * self.k, wider)
+
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:
         """Number the clusters anew: the new cluster j is the old ``order[j]``."""
@@ -281,7 +286,9 @@ class ClusteringNetwork(nn.Module, ABC):
         self.eval()
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
+        has_partners = False
         for batch in rows.pairs():
+            has_partners = batch.partner is not None
             terms, g = self.data_terms(batch)
             if labels is not None:
                 labels.note(batch, g)
@@ -293,9 +300,7 @@ class ClusteringNetwork(nn.Module, ABC):
         half = max(1, int(SHARE_OF_ROWS * len(rows)))
         self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
         totals["E4"] = _losses.e4(self.alpha, gbar)
-        for batch in rows.pairs():
-            if batch.partner is None:
-                break
+        for batch in rows.pairs() if has_partners else ():
             pairs = _losses.pair_lift(
                 self.proba(batch.x), self.proba(batch.partner), gbar, batch.weight
             )

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
+from ._block_rows import moments_of
 from ._checks import check_augmented
 from ._graph import neighbour_graph, trusted
-from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows, column_moments
+from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
 from .autoencoders import check_image_shape
 
 # Rows that tell the background of images.
@@ -90,7 +91,7 @@ def make_partners(
         background = image_background(rows.values(some), shape)
         transform = ImageAugmentation(shape, background)
     elif augment == "noise":
-        transform = NoiseAugmentation(column_moments(rows)[1].sqrt().to(rows.dtype))
+        transform = NoiseAugmentation(moments_of(rows)[1].sqrt().to(rows.dtype))
     elif augment is not None:
 
         def transform(batch: Tensor, generator: torch.Generator) -> Tensor:

@@ -113,6 +113,12 @@ class Rows(ABC):
         for index in torch.tensor_split(order, n_batches):
             yield self.take(index)
 
+    def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
+        """All rows once, in an order drawn from ``generator``, a bounded number at a time."""
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        for index in order.split(inference_rows(self.shape[1])):
+            yield self.take(index)
+
     def pairs(self) -> Iterator[Batch]:
         """All rows once, with a partner each where there are any, always the same."""
         return self.in_order()
@@ -246,12 +252,9 @@ class PairedRows(Rows):
 
     def pairs(self) -> Iterator[Batch]:
         generator = make_generator(0)
-        pair = self._drawing(generator)
         # Shuffled, since rows that lie together in X may be of one cluster, and pairs
         # are contrasted with those that come with them.
-        order = torch.randperm(len(self), generator=generator).to(self.device)
-        for index in order.split(inference_rows(self.shape[1])):
-            yield pair(self.rows.take(index))
+        return map(self._drawing(generator), self.rows.shuffled(generator))
 
     def _drawing(self, generator: torch.Generator) -> Callable[[Batch], Batch]:
         """What gives the rows of a batch their partners, drawn from ``generator``."""
