@@ -151,10 +151,13 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
             Rows to cluster, at least `k`. float32 and float64 are kept, arrays
             of uint8 computed in float32, everything else in float64. Sparse input is
-            never densified as a whole.
+            never densified as a whole. Memory maps, read-only arrays, whatever has
+            ``shape``, ``dtype`` and slices (HDF5, Zarr, dask), and instances of a class
+            whose ``__iter__`` gives blocks of rows, are read block by block where they
+            are larger than 256 MiB (see the user guide).
         y : array-like of shape (n_samples,), default=None
             Nothing is learned from it. Callbacks of scikit-learn get it, to score with.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -211,8 +214,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to cluster.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to cluster, as in `fit`.
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -237,13 +240,16 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         epoch over its block, the optimizer going on where it was; `max_iter`,
         `tol` and `n_init` play no part, and neighbours are sought within a block.
         `labels_`, `covariances_` and `loss_` (the mean over the batches of the pass)
-        are those of the last block, `weights_` is the running average. Clusters keep
-        their numbers, so a later block may leave some of them out.
+        are those of the last block. `weights_` is the running average over the stream,
+        which a block does not reset: a batch of b rows moves it by ``b / m`` to its own
+        average, with m half of the rows so far, at most 100 `k`. Clusters keep their
+        numbers, so a later block may leave some of them out.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            A block of rows; the first must hold at least `k`.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            A block of rows; the first must hold at least `k`. Of a source that is itself
+            read in blocks, as in `fit`, all are one pass.
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None

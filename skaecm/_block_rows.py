@@ -31,37 +31,32 @@ class RowSample:
     smallest (Efraimidis and Spirakis 2006). So rows can come part by part.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, width: int, dtype: np.dtype):
         self.rng = np.random.default_rng(0)
-        self.held: list[tuple[np.ndarray, ...]] = []
-        self.slowest = np.inf
+        self.times = np.full(size, np.inf)
+        self.numbers = np.empty(size, dtype=np.int64)
+        self.values = np.empty((size, width), dtype)
 
     def add(self, batch: Batch) -> None:
-        """Take part."""
-        time = self.rng.exponential(size=len(batch.x))
+        """Let rows take part."""
+        times = self.rng.exponential(size=len(batch.x))
         if batch.weight is not None:
             weight = to_numpy(batch.weight).astype(np.float64)
-            time = np.divide(time, weight, out=np.full(len(time), np.inf), where=weight > 0)
-        chosen = np.flatnonzero(time < self.slowest)
-        rows = batch.x[torch.from_numpy(chosen).to(batch.x.device)]
-        self.held.append((time[chosen], to_numpy(batch.indices)[chosen], to_numpy(rows)))
-        if sum(len(times) for times, *_ in self.held) > 2 * self.size:
-            self._drop()
-
-    def _drop(self) -> None:
-        times, numbers, rows = (np.concatenate(parts) for parts in zip(*self.held, strict=True))
-        if len(times) > self.size:
-            first = np.argpartition(times, self.size)[: self.size]
-            times, numbers, rows = times[first], numbers[first], rows[first]
-            self.slowest = times.max()
-        self.held = [(times, numbers, rows)]
+            times = np.divide(times, weight, out=np.full(len(times), np.inf), where=weight > 0)
+        size = len(self.times)
+        both = np.concatenate([self.times, times])
+        is_first = np.zeros(len(both), dtype=bool)
+        is_first[np.argsort(both, kind="stable")[:size]] = True
+        place, chosen = np.flatnonzero(~is_first[:size]), np.flatnonzero(is_first[size:])
+        index = torch.from_numpy(chosen).to(batch.x.device)
+        self.times[place] = times[chosen]
+        self.numbers[place] = to_numpy(batch.indices[index])
+        self.values[place] = to_numpy(batch.x[index])
 
     def rows(self) -> np.ndarray:
         """The rows (m, d) in their order."""
-        self._drop()
-        ((_, numbers, rows),) = self.held
-        return rows[np.argsort(numbers)]
+        held = np.flatnonzero(np.isfinite(self.times))
+        return self.values[held[np.argsort(self.numbers[held])]]
 
 
 class Survey(NamedTuple):
@@ -113,9 +108,10 @@ class BlockRows(Rows):
         return found
 
     def in_order(self) -> Iterator[Batch]:
-        """All rows once, in their order; a batch lasts until the next but one is asked for."""
+        """All rows once, in their order; values last until the next is asked for."""
         for x, numbers in self.x.parcels(inference_rows(self.shape[1]), self.dtype):
-            yield self._batch(x.to(self.device), numbers.to(self.device))
+            # The numbers are kept longer, by what gathers labels.
+            yield self._batch(x.to(self.device), numbers.clone().to(self.device))
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         return self.batches(inference_rows(self.shape[1]), generator)
@@ -165,7 +161,7 @@ class BlockRows(Rows):
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         total = torch.zeros((), dtype=wide, device=self.device)
         mean = squares = torch.zeros(self.shape[1], dtype=wide, device=self.device)
-        sample = RowSample(self.n_sampled)
+        sample = RowSample(self.n_sampled, self.shape[1], self.x.dtype)
         for batch in self.in_order():
             sample.add(batch)
             values = batch.x.to(wide)
@@ -175,9 +171,9 @@ class BlockRows(Rows):
             part = weight.sum()
             if part == 0:
                 continue
-            step = weight @ values / part - mean
-            share = part / (total + part)
-            squares = squares + weight @ (values - (mean + step)).square()
+            own = weight @ values / part
+            step, share = own - mean, part / (total + part)
+            squares = squares + weight @ values.sub_(own).square_()
             squares = squares + total * share * step.square()
             mean = mean + share * step
             total = total + part

@@ -171,7 +171,7 @@ class Blocks(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows in parcels of ``size``, with their numbers; the last is what is left.
 
-        Two parcels have memory: one is overwritten once the next but one is asked for. The
+        Two parcels have memory: one is overwritten once the next is asked for. The
         first whole pass checks that the values are finite.
         """
         return ahead(self.pool, self._fill(size, dtype, order))

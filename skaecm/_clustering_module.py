@@ -315,8 +315,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to encode.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to encode, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -365,8 +365,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
@@ -384,8 +384,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None

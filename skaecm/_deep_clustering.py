@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, Data, make_module
-from ._blocks import fingerprint
 from ._checks import check_picklable, check_same, fitted_init, init_centers, strengths
 from ._graph import connected_clusters
 from ._modules import (
@@ -389,16 +388,15 @@ class DeepAEClustering(BaseModuleClusterer):
         if isinstance(init, Autoencoder):
             return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
         assert data.standardizer is not None
-        device, x = data.rows.device, data.x
+        device = data.rows.device
         if self.memory is not None:
-            x = fingerprint(x)
             check_picklable("autoencoder", self._recipe())
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         with watch.phase("pretraining", self.pretrain_iter) as phase:
             autoencoder, history = pretrain_once(
                 self.memory,
-                (x, data.weight, str(device), views),
+                (data.x, data.weight, str(device), views),
                 rows=data.partners.pretraining,
                 recipe=self._recipe(),
                 standardizer=data.standardizer,
@@ -545,8 +543,8 @@ class DeepAEClustering(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to embed.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to embed, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 

@@ -79,8 +79,8 @@ class BaseFittedClusterer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to assign, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -96,8 +96,8 @@ class BaseFittedClusterer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to assign, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -116,8 +116,8 @@ class BaseFittedClusterer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -142,8 +142,8 @@ class BaseFittedClusterer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None

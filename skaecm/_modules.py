@@ -301,6 +301,7 @@ class ClusteringNetwork(nn.Module, ABC):
         self.clustering.lookback = min(ROWS_PER_CLUSTER * self.clustering.k, half)
         totals["E4"] = _losses.e4(self.alpha, gbar)
         for batch in rows.pairs() if has_partners else ():
+            assert batch.partner is not None
             pairs = _losses.pair_lift(
                 self.proba(batch.x), self.proba(batch.partner), gbar, batch.weight
             )
@@ -322,17 +323,17 @@ class ClusteringNetwork(nn.Module, ABC):
         """
         prototypes, means = self.prototypes(), self.clustering.means
         outer = inner = torch.zeros_like(means[0, 0])
-        labels = []
-        for x, weight, *_ in rows.in_order():
+        labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
+        for x, weight, indices, *_ in rows.in_order():
             z = self.embed(x)
             g = self.clustering(z)
-            labels.append(g.argmax(dim=1))
+            labels[indices] = g.argmax(dim=1)
             share = len(g) / len(rows)
             scaled = self.standardizer(x)
             outer = outer + share * _losses.distortion(scaled, g, prototypes, weight)
             inner = inner + share * _losses.distortion(z, g, means, weight)
         return (
-            torch.cat(labels),
+            labels,
             float(outer) / prototypes.shape[1],
             float(inner) / means.shape[1],
         )

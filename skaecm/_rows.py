@@ -18,8 +18,10 @@ from ._tensors import inference_rows, make_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
-# So many responsibilities wait to be looked at together.
+# So many responsibilities wait to be looked at together, but of few clusters no more rows
+# than of so many: what waits keeps the memory allocator from using the gaps between.
 NUMBERS_HELD = 2**20
+FEW_CLUSTERS = 16
 
 # A relative deviation below this one cannot be told from rounding.
 ROUNDING = 1e-12
@@ -54,7 +56,7 @@ class Labels:
     def note(self, batch: Batch, g: Tensor) -> None:
         """Responsibilities (b, k) of a batch, or (2 b, k) with the partners last."""
         self.held.append((batch.indices, g.detach()))
-        self.n_held += g.numel()
+        self.n_held += len(g) * max(g.shape[1], FEW_CLUSTERS)
         if self.n_held > NUMBERS_HELD:
             self._look()
 

@@ -36,7 +36,7 @@ ROOMS = {
         "_rows",
         "autoencoders",
     },
-    "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
+    "_pretraining": {"_blocks", "_modules", "_rows", "_tensors", "_training", "autoencoders"},
     "_progress": {"_training"},
     "_fitted": {
         "_block_rows",
