@@ -20,6 +20,8 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -168,6 +170,8 @@ def main():
     parser.add_argument("--slice", type=float, default=1, help="gigabytes also held in memory")
     parser.add_argument("--turns", type=int, default=3, help="fits of the slice of each kind")
     arguments = parser.parse_args()
+    # Whoever ends the process ends it as an exception does, which deletes the file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     row = {
         "gigabytes": arguments.gigabytes,
         "figures": run(arguments.gigabytes, arguments.folder, arguments.slice, arguments.turns),

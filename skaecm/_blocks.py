@@ -279,7 +279,7 @@ class IteratedBlocks(Blocks):
     def _refuse(self, n_rows: int, width: int) -> None:
         raise ValueError(
             f"X must give the same blocks every time it is iterated over, but gave an array of "
-            f"shape {self.shape} first and {(n_rows, width)} or more later. Its __iter__ must "
+            f"shape {self.shape} first and {(n_rows, width)} later. Its __iter__ must "
             "return a new iterator every time."
         )
 
