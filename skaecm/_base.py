@@ -6,21 +6,21 @@ A subclass says how a fit is prepared (`_prepare`) and where a run starts
 
 import copy
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from . import _mixtures
+from ._block_rows import moments_of
+from ._blocks import opened
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
     check_columns,
@@ -32,17 +32,20 @@ from ._checks import (
     scale_weight,
     strengths,
     unchanged_on_failure,
+    warn_about_empty,
+    warn_about_falling,
     warn_about_scales,
 )
-from ._data import Data
+from ._data import Data, Run
 from ._fitted import BaseFittedClusterer
 from ._identity import identity
 from ._initialization import Start
+from ._kmeans import sample_size
 from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
-from ._rows import Rows, column_moments
+from ._rows import Rows
 from ._shares import find_share
 from ._tensors import (
     compute_dtype,
@@ -62,16 +65,6 @@ SMALLEST_BATCH = 32
 
 # Parameters that may be another on every process of a fit.
 OF_A_PROCESS = ("callback", "checkpoint", "device", "memory", "verbose")
-
-
-class Run(NamedTuple):
-    """One training from one start."""
-
-    network: ClusteringNetwork
-    loss: float
-    converged: bool
-    n_iter: int
-    history: list[dict[str, Any]]
 
 
 class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
@@ -147,10 +140,14 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
             Rows to cluster, at least `k`. float32 and float64 are kept, arrays
             of uint8 computed in float32, everything else in float64. Sparse input is
             never densified as a whole. With ``missing="mask"``, NaN is a missing entry.
+            Memory maps, read-only arrays, whatever has ``shape``, ``dtype`` and slices
+            (HDF5, Zarr, dask), and instances of a class whose ``__iter__`` gives blocks of
+            rows, are read block by block where they are larger than 256 MiB (see the user
+            guide).
         y : array-like of shape (n_samples,), default=None
             Nothing is learned from it. Callbacks of scikit-learn get it, to score with.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -187,8 +184,11 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             `checkpoint` is damaged or can no longer be written; or if torchrun started
             this process, but no group of torch.distributed was formed.
         """
-        with self._call("fit", X, y, sample_weight, self._n_runs()) as watch:
-            data = self._check_data(X, sample_weight, adjacency, watch.ranks, reset=True)
+        with (
+            self._call("fit", X, y, sample_weight, self._n_runs()) as watch,
+            opened(X, **self._whole(adjacency, watch.ranks)) as x,
+        ):
+            data = self._check_data(x, sample_weight, adjacency, watch.ranks, reset=True)
             seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
             journal = watch.journal = self._open_journal(data, seeds)
             with nullcontext() if journal is None else journal.told_of_divergence():
@@ -196,7 +196,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             self._publish(run, data)
             sizes = torch.from_numpy(np.bincount(self.labels_, minlength=self.k))
             n_found = int(watch.ranks.total(sizes).count_nonzero())
-        self._warn_about_result(n_found, stopped=watch.stopped)
+        if n_found < self.k:
+            warn_about_empty(n_found, self.k)
+        if self.max_iter > 0 and not self.converged_ and not watch.stopped:
+            warn_about_falling(self.max_iter)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None, adjacency=None):
@@ -204,8 +207,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to cluster.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to cluster, as in `fit`.
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -230,14 +233,17 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         epoch over its block, the optimizer going on where it was; `max_iter`,
         `tol` and `n_init` play no part, and neighbours are sought within a block.
         `labels_`, `covariances_` and `loss_` (the mean over the batches of the pass)
-        are those of the last block, `weights_` is the running average. Clusters keep
-        their numbers, so a later block may leave some of them out. In a group of
+        are those of the last block. `weights_` is the running average over the stream,
+        which a block does not reset: a batch of b rows moves it by ``b / m`` to its own
+        average, with m half of the rows so far, at most 100 `k`. Clusters keep their
+        numbers, so a later block may leave some of them out. In a group of
         torch.distributed the block is made of the rows of all processes.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            A block of rows; the first must hold at least `k`.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            A block of rows; the first must hold at least `k`. Of a source that is itself
+            read in blocks, as in `fit`, all are one pass.
         y : array-like of shape (n_samples,), default=None
             As in `fit`.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -255,8 +261,11 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """
         self._validate_params()
         first = not hasattr(self, "module_")
-        with self._call("partial_fit", X, y, sample_weight, 1) as watch:
-            data = self._check_data(X, sample_weight, None, watch.ranks, reset=first)
+        with (
+            self._call("partial_fit", X, y, sample_weight, 1) as watch,
+            opened(X, **self._whole(None, watch.ranks)) as x,
+        ):
+            data = self._check_data(x, sample_weight, None, watch.ranks, reset=first)
             seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
             if first:
                 prepared, history = self._prepare(data, seed, watch)
@@ -273,6 +282,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                     training.epoch = self.n_iter_ + 1
                 else:
                     training.load_state_dict(self._training_state)
+                # Of a small first block alone, a batch of a later one would not be averaged.
+                network.clustering.widen(len(data.rows))
                 watch.run = 1
                 with watch.phase("training", 1) as phase:
                     phase.begin()
@@ -348,6 +359,15 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         with join_ranks() as ranks, ranks.agree():
             super()._validate_params()
 
+    def _whole(self, adjacency, ranks: Ranks) -> dict[str, Any]:
+        """What needs all rows of a fit at hand, None where it is not asked for."""
+        return {
+            "adjacency": adjacency,
+            "n_neighbors": self.n_neighbors,
+            "missing": None if self.missing == "error" else self.missing,
+            "a group of torch.distributed": None if ranks.size == 1 else ranks,
+        }
+
     def _check_same(self, x: Any, weight: np.ndarray | None, ranks: Ranks) -> None:
         """Raise if the processes of a fit differ in what decides what they do."""
         parameters = self.get_params(deep=False).items()
@@ -382,7 +402,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 "processes were given different rows, weights or graphs. Give each the same "
                 "rows (the work is divided all the same), or use augment."
             )
-        held = self._make_rows(x, weight, device, compute_dtype(x.dtype, device), ranks)
+        dtype = compute_dtype(x.dtype, device)
+        held = self._make_rows(x, weight, device, dtype, ranks, n_sampled=sample_size(self.k))
         rows = share.rows(held)
         data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph)
         if not reset:
@@ -393,7 +414,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 f"k={self.k} must be at most the number of rows that carry weight, but "
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
-        mean, variance = column_moments(rows)
+        mean, variance = moments_of(rows)
         if rows.fill is not None:
             check_columns(to_numpy(mean), getattr(self, "feature_names_in_", None))
         check_range(float(variance.mean()), x.dtype)
@@ -554,25 +575,6 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Set everything learned, together."""
         for name, value in self._learned(run, data, renumber=renumber).items():
             setattr(self, name, value)
-
-    def _warn_about_result(self, n_found: int, *, stopped: bool) -> None:
-        """Say what a user would want to know about a finished fit with ``n_found`` clusters."""
-        if n_found < self.k:
-            warnings.warn(
-                f"Only {n_found} of k={self.k} clusters hold rows after training; the empty "
-                "ones are numbered last and weights_ shows them. X may have fewer distinct "
-                "rows than k; else try a smaller k, a larger alpha, a larger n_init or "
-                "another init.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        if self.max_iter > 0 and not self.converged_ and not stopped:
-            warnings.warn(
-                f"The loss was still falling after max_iter={self.max_iter} epochs. "
-                "Increase max_iter, or tol to stop earlier.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
 
 
 def total_loss(network: ClusteringNetwork, rows: Rows) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 from torch import Tensor
@@ -233,3 +233,24 @@ def warn_about_scales(deviation: np.ndarray) -> None:
             UserWarning,
             stacklevel=5,
         )
+
+
+def warn_about_empty(n_found: int, k: int) -> None:
+    """Warn that only ``n_found`` clusters hold rows."""
+    warnings.warn(
+        f"Only {n_found} of k={k} clusters hold rows after training; the empty ones are numbered "
+        "last and weights_ shows them. X may have fewer distinct rows than k; else try a "
+        "smaller k, a larger alpha, a larger n_init or another init.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+
+
+def warn_about_falling(max_iter: int) -> None:
+    """Warn that training ended before the loss was flat."""
+    warnings.warn(
+        f"The loss was still falling after max_iter={max_iter} epochs. "
+        "Increase max_iter, or tol to stop earlier.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,6 +1,7 @@
 """`ClusteringModuleGMM`: the clustering module on the rows themselves."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import HasMethods, StrOptions
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from . import _initialization as starts
 from . import _mixtures
@@ -285,11 +286,12 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             rng = np.random.RandomState(seed)
             start = starts.glorot_start(self.k, data.x.shape[1], rng)
         else:
-            ranks, all_rows = data.share.ranks, np.arange(data.share.n_all)
+            seen = data.of_start()
+            ranks, all_rows = seen.share.ranks, np.arange(seen.share.n_all)
             numbers, weight = ranks.first(
-                sample_rows, all_rows, self.k, seed=seed, sample_weight=data.all_weights()
+                sample_rows, all_rows, self.k, seed=seed, sample_weight=seen.all_weights()
             )
-            x = data.share.take(data.x, numbers)
+            x = seen.share.take(seen.x, numbers)
             start = ranks.first(self._make_start, prepared, data.standardizer, x, weight, seed)
         module = make_module(start, data.rows)
         alpha = strengths(self._alpha(), self.k, data.rows)
@@ -337,8 +339,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to encode.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to encode, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -387,8 +389,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
@@ -399,15 +401,15 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         bic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, adjacency, np.log(_num_samples(X)))
+        return self._criterion(X, sample_weight, adjacency, np.log)
 
     def aic(self, X, sample_weight=None, adjacency=None):
         """Akaike information criterion of the implied mixture on X.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         sample_weight : array-like of shape (n_samples,), default=None
             Row weights, scaled to mean one.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
@@ -418,13 +420,13 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         aic : float
             The lower, the better.
         """
-        return self._criterion(X, sample_weight, adjacency, 2.0)
+        return self._criterion(X, sample_weight, adjacency, lambda n_rows: 2.0)
 
-    def _criterion(self, X, sample_weight, adjacency, price: float) -> float:
-        """Deviance of X plus ``price`` for each free mean, weight and variance."""
-        score = self.score(X, sample_weight=sample_weight, adjacency=adjacency)
+    def _criterion(self, X, sample_weight, adjacency, price: Callable[[int], float]) -> float:
+        """Deviance of X plus ``price`` of its rows for each free mean, weight and variance."""
+        score, n_rows = self._mean_log_likelihood(X, sample_weight, adjacency)
         k, n_features = self.cluster_centers_.shape
-        return -2.0 * _num_samples(X) * score + price * (k * n_features + (k - 1) + 1)
+        return -2.0 * n_rows * score + price(n_rows) * (k * n_features + (k - 1) + 1)
 
 
 ACCEPTED_STARTS = (KMeans, MiniBatchKMeans, GaussianMixture, ClusteringModuleGMM)

@@ -1,14 +1,15 @@
-"""Checked input of a fit, on its way through the steps of the fit."""
+"""What the steps of a fit hand on: checked input, and one training from one start."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from ._modules import Standardizer
+from ._block_rows import BlockRows
+from ._modules import ClusteringNetwork, Standardizer
 from ._partners import Partners
 from ._rows import Rows, make_rows
-from ._shares import Share
+from ._shares import Share, undivided
 
 
 class Data(NamedTuple):
@@ -44,3 +45,22 @@ class Data(NamedTuple):
         """As rows of all what each process has of its own rows, as their codes."""
         weight = None if self.weight is None else self.share.own_of(self.weight)
         return self.share.of_own().rows(make_rows(x, weight, self.rows.device, self.rows.dtype))
+
+    def of_start(self) -> "Data":
+        """What a start looks at: all rows, or the sample of those that are read in blocks."""
+        if not isinstance(self.rows, BlockRows):
+            return self
+        x = self.rows.survey.sample
+        rows = make_rows(x, None, self.rows.device, self.rows.dtype)
+        share = undivided(len(x))
+        return self._replace(x=x, weight=None, share=share, held=rows, rows=rows)
+
+
+class Run(NamedTuple):
+    """One training from one start."""
+
+    network: ClusteringNetwork
+    loss: float
+    converged: bool
+    n_iter: int
+    history: list[dict[str, Any]]

@@ -442,7 +442,7 @@ class DeepAEClustering(BaseModuleClusterer):
             return self._adopt(prepared, data), []
         autoencoder = copy.deepcopy(prepared)
         autoencoder.mixed_precision = self.mixed_precision
-        module, history = self._start_module(autoencoder, data, seed, watch)
+        module, history = self._start_module(autoencoder, data.of_start(), seed, watch)
         alpha = strengths(self._alpha(), self.k, data.rows)
         contrast = data.partners.are_neighbours
         network = DeepNetwork(
@@ -533,8 +533,8 @@ class DeepAEClustering(BaseModuleClusterer):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to embed.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to embed, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -543,7 +543,6 @@ class DeepAEClustering(BaseModuleClusterer):
         embedding : ndarray of shape (n_samples, n_components)
             Codes of the autoencoder.
         """
-        check_is_fitted(self)
         return self._apply("embed", X, adjacency)
 
     def inverse_transform(self, X):

@@ -5,6 +5,8 @@ network, and back. Nothing is learned.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from numbers import Integral
 from typing import Any
 
@@ -20,14 +22,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from . import _mixtures
+from ._block_rows import rows_of
+from ._blocks import Blocks, opened
 from ._checks import check_weight, narrow_indices, refuse_smoothing, scale_weight
 from ._extras import need
 from ._graph import check_adjacency, smooth
 from ._missing import has_missing
 from ._ranks import ALONE, Ranks
-from ._rows import IncompleteRows, Rows, make_rows
-from ._shares import find_share
-from ._tensors import borrow, resolve_device
+from ._rows import IncompleteRows, Rows
+from ._shares import undivided
+from ._tensors import borrow, compute_dtype, resolve_device, to_numpy
 from ._training import apply
 
 
@@ -41,7 +45,10 @@ class BaseFittedClusterer(
         """Map X to the space of the module."""
 
     def _validate(self, X, *, reset: bool):
-        """X as CSR or as a C-ordered array, float32 or float64."""
+        """X as CSR or as a C-ordered array, float32 or float64; blocks as they are."""
+        if isinstance(X, Blocks):
+            # Their values are checked when they are first read.
+            return validate_data(self, X, reset=reset, skip_check_array=True)
         is_uint8 = getattr(X, "dtype", None) == np.uint8
         try:
             x = validate_data(
@@ -68,11 +75,22 @@ class BaseFittedClusterer(
         graph = check_adjacency(adjacency, x.shape[0])
         return narrow_indices(smooth(x, graph)), graph
 
+    def _opened(self, X, adjacency) -> AbstractContextManager:
+        """X as checks take it; in one piece where an answer needs that."""
+        missing = None if self.missing == "error" else self.missing
+        return opened(X, adjacency=adjacency, missing=missing)
+
     def _make_rows(
-        self, x, weight, device: torch.device, dtype: torch.dtype, ranks: Ranks = ALONE
+        self,
+        x,
+        weight,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+        n_sampled: int = 0,
     ) -> Rows:
         """Checked rows, as incomplete ones where entries are missing on any process."""
-        rows = make_rows(x, weight, device, dtype)
+        rows = rows_of(x, weight, device, dtype, n_sampled)
         if self.missing == "mask" and any(ranks.gather(has_missing(x))):
             return IncompleteRows(rows)
         return rows
@@ -82,21 +100,24 @@ class BaseFittedClusterer(
         return self._smoothed(self._validate(X, reset=False), adjacency)[0]
 
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
-        """A method of the network, row by row, on validated X."""
-        x = self._validate_new(X, adjacency)
-        device = resolve_device(self.device)
-        network = borrow(self.module_, device)
-        rows = self._make_rows(x, None, device, network.dtype)
-        rows = rows.filled_with(network.standardizer.offset)
-        return apply(getattr(network, method), rows).astype(x.dtype, copy=False)
+        """A method of the network, row by row, on X that is checked first."""
+        check_is_fitted(self)
+        with self._opened(X, adjacency) as x:
+            x = self._validate_new(x, adjacency)
+            device = resolve_device(self.device)
+            network = borrow(self.module_, device)
+            rows = self._make_rows(x, None, device, network.dtype)
+            answer = apply(getattr(network, method), rows.filled_with(network.standardizer.offset))
+        # Labels are whole numbers whatever X is.
+        return answer.astype(x.dtype, copy=False) if answer.dtype.kind == "f" else answer
 
     def predict(self, X, adjacency=None):
         """Predict the cluster of every row.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to assign, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -105,15 +126,15 @@ class BaseFittedClusterer(
         labels : ndarray of shape (n_samples,)
             Index of the cluster with the largest responsibility.
         """
-        return self.predict_proba(X, adjacency).argmax(axis=1)
+        return self._apply("labels", X, adjacency)
 
     def predict_proba(self, X, adjacency=None):
         """Responsibilities of the clusters: the module's softmax.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to assign.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to assign, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -122,7 +143,6 @@ class BaseFittedClusterer(
         responsibilities : ndarray of shape (n_samples, k)
             Rows sum to one.
         """
-        check_is_fitted(self)
         return self._apply("proba", X, adjacency)
 
     def score_samples(self, X, adjacency=None):
@@ -134,8 +154,8 @@ class BaseFittedClusterer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
             Edges among these rows; None takes every row by itself.
 
@@ -145,16 +165,23 @@ class BaseFittedClusterer(
             Log-densities in nats.
         """
         check_is_fitted(self)
-        x = self._validate_new(X, adjacency)
-        return _mixtures.log_density(x, self.weights_, self.cluster_centers_, self.covariances_)
+        mixture = self.weights_, self.cluster_centers_, self.covariances_
+        with self._opened(X, adjacency) as x:
+            x = self._validate_new(x, adjacency)
+            parts: Iterable[Any] = [x]
+            if isinstance(x, Blocks):
+                device = torch.device("cpu")
+                rows = rows_of(x, None, device, compute_dtype(x.dtype, device))
+                parts = (to_numpy(batch.x) for batch in rows.in_order())
+            return np.concatenate([_mixtures.log_density(part, *mixture) for part in parts])
 
     def score(self, X, y=None, sample_weight=None, adjacency=None):
         """Mean log-likelihood of X under the implied mixture.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows to score.
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -168,10 +195,14 @@ class BaseFittedClusterer(
             Nats per row; higher is better. Comparable with
             ``GaussianMixture(covariance_type="spherical").score``.
         """
+        return self._mean_log_likelihood(X, sample_weight, adjacency)[0]
+
+    def _mean_log_likelihood(self, X, sample_weight, adjacency) -> tuple[float, int]:
+        """What `score` gives, and the number of rows."""
         log_prob = self.score_samples(X, adjacency)
         weight = check_weight(sample_weight, log_prob[:, None])
-        weight, _ = scale_weight(weight, find_share(ALONE, log_prob))
-        return float(np.average(log_prob, weights=weight))
+        weight, _ = scale_weight(weight, undivided(len(log_prob)))
+        return float(np.average(log_prob, weights=weight)), len(log_prob)
 
     def history_frame(self):
         """The history as a table, the best epochs marked.

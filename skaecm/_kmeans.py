@@ -30,6 +30,11 @@ TINY = np.finfo(np.float64).tiny
 HALVING_STEPS = 5
 
 
+def sample_size(k: int) -> int:
+    """The most rows that a start of ``k`` clusters looks at."""
+    return max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * k)
+
+
 def sample_rows(
     x, k: int, *, seed: int, sample_weight: np.ndarray | None
 ) -> tuple[Any, np.ndarray | None]:
@@ -38,7 +43,7 @@ def sample_rows(
     All of them where they are few. Else they are drawn, with the chances of their
     weights, and then count alike.
     """
-    size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * k)
+    size = sample_size(k)
     if x.shape[0] <= size:
         return x, sample_weight
     chances = None if sample_weight is None else sample_weight / sample_weight.sum()

@@ -110,6 +110,11 @@ class ClusteringModule(nn.Module):
         self.gbar = gbar.detach()
         return gbar
 
+    def widen(self, n_rows: int) -> None:
+        """So many more rows of a stream are to come: look back over a share of them too."""
+        wider = self.lookback + int(SHARE_OF_ROWS * n_rows)
+        self.lookback = min(ROWS_PER_CLUSTER * self.k, wider)
+
     @torch.no_grad()
     def reorder(self, order: Tensor) -> None:
         """Number the clusters anew: the new cluster j is the old ``order[j]``."""
@@ -299,7 +304,9 @@ class ClusteringNetwork(nn.Module, ABC):
         rows.ranks.align(self)
         totals: dict[str, Tensor] = {}
         gbar = torch.zeros_like(self.clustering.gbar)
+        has_partners = False
         for batch in rows.pairs():
+            has_partners = batch.partner is not None
             terms, g = self.data_terms(batch)
             if labels is not None:
                 labels.note(batch, g)
@@ -313,9 +320,8 @@ class ClusteringNetwork(nn.Module, ABC):
         totals = rows.ranks.totals(totals)
         totals["E4"] = _losses.e4(self.alpha, gbar)
         pairs: dict[str, Tensor] = {}
-        for batch in rows.pairs():
-            if batch.partner is None:
-                break
+        for batch in rows.pairs() if has_partners else ():
+            assert batch.partner is not None
             lift = _losses.pair_lift(
                 self.proba(batch.x), self.proba(batch.partner), gbar, batch.weight
             )
@@ -338,12 +344,14 @@ class ClusteringNetwork(nn.Module, ABC):
         """
         prototypes, means = self.prototypes(), self.clustering.means
         outer = inner = n_observed = torch.zeros_like(means[0, 0])
-        labels = []
+        labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
+        stop = 0
         for batch in rows.in_order():
             x, weight, seen = batch.x, batch.weight, batch.seen
             z = self.embed(x)
             g = self.clustering(z)
-            labels.append(g.argmax(dim=1))
+            start, stop = stop, stop + len(g)
+            labels[start:stop] = g.argmax(dim=1)
             share = len(g) / len(rows)
             scaled = self.standardizer(x)
             outer = outer + share * _losses.distortion(scaled, g, prototypes, weight, seen)
@@ -352,7 +360,7 @@ class ClusteringNetwork(nn.Module, ABC):
                 n_observed = n_observed + share * _losses.mean_over_rows(seen.sum(dim=1), weight)
         totals = rows.ranks.totals({"outer": outer, "inner": inner, "observed": n_observed})
         return (
-            torch.cat(labels),
+            labels[:stop],
             float(totals["outer"]) / (float(totals["observed"]) or prototypes.shape[1]),
             float(totals["inner"]) / means.shape[1],
         )

@@ -13,17 +13,11 @@ import torch
 from torch import Tensor
 
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
+from ._block_rows import moments_of
 from ._checks import check_augment_of_incomplete, check_augmented
 from ._graph import neighbour_graph, trusted
 from ._missing import filled
-from ._rows import (
-    Augment,
-    AugmentedRows,
-    Neighbours,
-    PairedRows,
-    Rows,
-    column_moments,
-)
+from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
 from ._tensors import to_numpy
 from .autoencoders import check_image_shape
 
@@ -108,7 +102,7 @@ def make_partners(
         background = image_background(images, shape)
         transform = ImageAugmentation(shape, background)
     elif augment == "noise":
-        transform = NoiseAugmentation(column_moments(rows)[1].sqrt().to(rows.dtype))
+        transform = NoiseAugmentation(moments_of(rows)[1].sqrt().to(rows.dtype))
     elif augment is not None:
 
         def transform(batch: Tensor, generator: torch.Generator) -> Tensor:

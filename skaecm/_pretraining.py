@@ -10,6 +10,7 @@ import torch
 from sklearn.utils.validation import check_memory
 from torch import nn
 
+from ._blocks import fingerprint
 from ._modules import Autoencoder, Standardizer
 from ._rows import Rows
 from ._tensors import make_generator
@@ -121,7 +122,7 @@ def pretrain(
 
 
 def pretrain_once(
-    memory: Any, data: Any, *, watch: Watcher, **arguments: Any
+    memory: Any, data: tuple[Any, ...], *, watch: Watcher, **arguments: Any
 ) -> tuple[Autoencoder, list[dict[str, Any]]]:
     """`pretrain` with these arguments, unless ``memory`` holds it for the same ``data``.
 
@@ -130,7 +131,7 @@ def pretrain_once(
     if arguments["rows"].ranks.size > 1:
         memory = None  # what only some of them find there would leave the others waiting
     cached = check_memory(memory).cache(pretrain, ignore=["rows", "standardizer", "watch"])
-    data_key = None if memory is None else joblib.hash(data)
+    data_key = None if memory is None else joblib.hash(tuple(map(fingerprint, data)))
     try:
         return cached(data_key=data_key, watch=watch, **arguments)
     except PretrainingStopped as stopped:

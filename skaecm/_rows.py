@@ -19,8 +19,10 @@ from ._tensors import inference_rows, make_generator
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
-# So many responsibilities wait to be looked at together.
+# So many responsibilities wait to be looked at together, but of few clusters no more rows
+# than of so many: what waits keeps the memory allocator from using the gaps between.
 NUMBERS_HELD = 2**20
+FEW_CLUSTERS = 16
 
 # A relative deviation below this one cannot be told from rounding.
 ROUNDING = 1e-12
@@ -60,7 +62,7 @@ class Labels:
     def note(self, batch: Batch, g: Tensor) -> None:
         """Responsibilities (b, k) of a batch, or (2 b, k) with the partners last."""
         self.held.append((batch.indices, g.detach()))
-        self.n_held += g.numel()
+        self.n_held += len(g) * max(g.shape[1], FEW_CLUSTERS)
         if self.n_held > NUMBERS_HELD:
             self._look()
 
@@ -129,6 +131,12 @@ class Rows(ABC):
         """
         order = torch.randperm(len(self), generator=generator).to(self.device)
         for index in in_steps(order, batch_size):
+            yield self.part(index)
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
+        """All rows once, in an order drawn from ``generator``, a bounded number at a time."""
+        order = torch.randperm(len(self), generator=generator).to(self.device)
+        for index in order.split(inference_rows(self.shape[1])):
             yield self.part(index)
 
     def pairs(self) -> Iterator[Batch]:
@@ -304,12 +312,9 @@ class PairedRows(Rows):
 
     def pairs(self) -> Iterator[Batch]:
         generator = make_generator(0)
-        pair = self._drawing(generator)
         # Shuffled, since rows that lie together in X may be of one cluster, and pairs
         # are contrasted with those that come with them.
-        order = torch.randperm(len(self), generator=generator).to(self.device)
-        for index in order.split(inference_rows(self.shape[1])):
-            yield pair(self.rows.part(index))
+        return map(self._drawing(generator), self.rows.shuffled(generator))
 
     def _drawing(self, generator: torch.Generator) -> Callable[[Batch], Batch]:
         """What gives the rows of a batch their partners, drawn from ``generator``."""

@@ -15,7 +15,7 @@ import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from ._ranks import Part, Ranks
+from ._ranks import ALONE, Part, Ranks
 from ._rows import Batch, Rows, in_steps
 from ._tensors import inference_rows
 
@@ -122,6 +122,11 @@ class SharedRows(Rows):
         return self.take(here)._replace(indices=index, part=part)
 
 
+def undivided(n_rows: int) -> Share:
+    """All rows are here, and there is one process."""
+    return Share(ALONE, n_rows, n_rows, 0, range(n_rows))
+
+
 def find_share(ranks: Ranks, *held: Any) -> Share:
     """Who holds which rows: the same on every process, or on each its own.
 
@@ -129,7 +134,7 @@ def find_share(ranks: Ranks, *held: Any) -> Share:
     """
     n_held = held[0].shape[0]
     if ranks.size == 1:
-        return Share(ranks, n_held, n_held, 0, range(n_held))
+        return undivided(n_held)
     sizes = ranks.gather(n_held)
     # No need to read all of them where already their numbers differ.
     digests = ranks.gather(digest(*held)) if len(set(sizes)) == 1 else sizes

@@ -282,4 +282,13 @@ def check_finite(terms: dict[str, float], when: str) -> None:
 @torch.no_grad()
 def apply(function: Callable[[Tensor], Tensor], rows: Rows) -> np.ndarray:
     """``function`` of the rows in their order, without gradients, as a NumPy array."""
-    return np.concatenate([to_numpy(function(batch.x)) for batch in rows.in_order()])
+    values: np.ndarray | None = None
+    stop = 0
+    for batch in rows.in_order():
+        part = to_numpy(function(batch.x))
+        if values is None:
+            values = np.empty((len(rows), *part.shape[1:]), part.dtype)
+        start, stop = stop, stop + len(part)
+        values[start:stop] = part
+    assert values is not None
+    return values[:stop]

@@ -22,6 +22,8 @@ ROOMS = {
     "_ranks": set(),
     "_rows": {"_ranks", "_tensors"},
     "_shares": {"_ranks", "_rows", "_tensors"},
+    "_blocks": set(),
+    "_block_rows": {"_blocks", "_rows", "_tensors"},
     "_augmentation": set(),
     "_graph": {"_extras"},
     "_training": {"_rows", "_tensors"},
@@ -31,6 +33,7 @@ ROOMS = {
     "_checks": {"_rows", "_shares"},
     "_partners": {
         "_augmentation",
+        "_block_rows",
         "_checks",
         "_graph",
         "_missing",
@@ -38,9 +41,11 @@ ROOMS = {
         "_tensors",
         "autoencoders",
     },
-    "_pretraining": {"_modules", "_rows", "_tensors", "_training", "autoencoders"},
+    "_pretraining": {"_blocks", "_modules", "_rows", "_tensors", "_training", "autoencoders"},
     "_progress": {"_ranks", "_training"},
     "_fitted": {
+        "_block_rows",
+        "_blocks",
         "_checks",
         "_extras",
         "_graph",
@@ -54,7 +59,7 @@ ROOMS = {
     },
 }
 ROOMS |= {
-    "_data": {"_modules", "_partners", "_rows", "_shares"},
+    "_data": {"_block_rows", "_modules", "_partners", "_rows", "_shares"},
     "_files": set(),
     "_values": {"autoencoders"},
     "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
@@ -80,7 +85,6 @@ ROOMS["_base"] = ROOMS.keys() - {
     "_stored_network",
     "_documents",
     "_losses",
-    "_kmeans",
     "_pretraining",
     "_augmentation",
     "autoencoders",
