@@ -328,9 +328,9 @@ def opened(X: Any, **whole: Any) -> Iterator[Any]:
         return
     if needed:
         raise ValueError(
-            f"{' and '.join(needed)} cannot be used where X is read in blocks, since neighbours "
-            f"may be anywhere: X is a {type(X).__name__} of more than {WINDOW_BYTES >> 20} MiB. "
-            "Pass a NumPy array or a memory map."
+            f"{' and '.join(needed)} cannot be used where X is read in blocks, as all rows must be "
+            f"at hand: X is a {type(X).__name__} of more than {WINDOW_BYTES >> 20} MiB. Pass a "
+            "NumPy array or a memory map."
         )
     with ThreadPoolExecutor(1, "skaecm-reader") as pool:
         yield (SlicedBlocks if is_array_elsewhere(X) else IteratedBlocks)(X, pool)
