@@ -138,7 +138,8 @@ def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
 
 def init_centers(init: Any, k: int, n_features: int, dtype: np.dtype) -> np.ndarray:
     """Centres (k, n_features) given as an array, checked."""
-    centers = check_array(init, dtype=dtype, order="C", input_name="init")
+    with np.errstate(over="ignore"):  # what is too large for the dtype is refused
+        centers = check_array(init, dtype=dtype, order="C", input_name="init")
     if centers.shape != (k, n_features):
         raise ValueError(
             f"init must hold one row for each of k={k} clusters and one column for each of "

@@ -68,3 +68,10 @@ def test_complex_weights_are_refused(cls, seed):
     X, _ = blobs(seed)
     with pytest.raises(ValueError, match="sample_weight must hold real numbers"):
         quick(cls).fit(X, sample_weight=1j)
+
+
+def test_centres_too_large_for_the_rows_are_refused(cls, seed):
+    """As float32, and without a warning of NumPy."""
+    X, _ = blobs(seed, dtype=np.float32)
+    with pytest.raises(ValueError, match="init contains infinity or a value too large"):
+        quick(cls, init=np.full((3, 4), 1e300)).fit(X)
