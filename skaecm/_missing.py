@@ -5,6 +5,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils import gen_batches
+from sklearn.utils.extmath import randomized_svd
+
+# Directions from which entries are completed: so many, and at most this share of the columns,
+# or they would follow the noise. After so many rounds neighbours hardly change.
+DIRECTIONS = 32
+SHARE_OF_COLUMNS = 0.25
+ROUNDS = 10
+HOLES_AT_ONCE = 2**16
 
 # k-means over what was observed starts close to its end, so that few steps do.
 STEPS = 20
@@ -36,6 +45,33 @@ def filled(x: Any, values: np.ndarray) -> Any:
         rows, columns = np.nonzero(np.isnan(x))
         x[rows, columns] = values[columns]
     return x
+
+
+def completed(x: Any, values: np.ndarray) -> Any:
+    """A copy of ``x`` (n, d) whose missing entries are those of its principal directions.
+
+    They begin with ``values`` (d,) and then come, in turns with the directions, from the
+    projection of their rows: iterated principal components (Kiers 1997), not centred, so
+    that sparse rows stay sparse.
+    """
+    known = filled(x, values)
+    n_directions = min(DIRECTIONS, int(SHARE_OF_COLUMNS * x.shape[1]), x.shape[0] - 1)
+    if n_directions < 1:
+        return known
+    if sp.issparse(x):
+        entries, holes = known.data, np.flatnonzero(np.isnan(x.data))
+        rows = np.searchsorted(x.indptr, holes, side="right") - 1
+        columns = x.indices[holes]
+    else:
+        entries, holes = known.reshape(-1), np.flatnonzero(np.isnan(x))
+        rows, columns = np.divmod(holes, x.shape[1])
+    for _ in range(ROUNDS):
+        directions = randomized_svd(known, n_directions, random_state=0)[2].T
+        codes = known @ directions
+        for some in gen_batches(len(holes), HOLES_AT_ONCE):
+            projected = codes[rows[some]] * directions[columns[some]]
+            entries[holes[some]] = projected.sum(axis=1)
+    return known
 
 
 def squared_distances(x: Any, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

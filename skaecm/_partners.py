@@ -16,7 +16,7 @@ from ._augmentation import ImageAugmentation, NoiseAugmentation, image_backgroun
 from ._block_rows import moments_of
 from ._checks import check_augment_of_incomplete, check_augmented
 from ._graph import neighbour_graph, trusted
-from ._missing import filled
+from ._missing import completed
 from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
 from ._tensors import to_numpy
 from .autoencoders import check_image_shape
@@ -81,13 +81,13 @@ def make_partners(
     """Partners of ``rows``, of which this process holds ``x`` (n, d) with ``weight`` (n,).
 
     ``graph`` is the one that the user gave, and ``x`` then smoothed over it. With missing
-    entries, neighbours are sought among rows that are filled as the network sees them.
+    entries, neighbours are sought among rows completed by their principal directions.
     """
     ranks = rows.ranks
     if rows.fill is not None:
         check_augment_of_incomplete(augment)
         if n_neighbors is not None:
-            x = filled(x, to_numpy(rows.fill))
+            x = completed(x, to_numpy(rows.fill))
     transform: Augment | None = None
     if augment == "image":
         if image_shape is None:

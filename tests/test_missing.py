@@ -14,7 +14,13 @@ from sklearn.utils import get_tags
 
 import skaecm
 from skaecm import ClusteringModuleGMM, DeepAEClustering, _losses
-from skaecm._missing import filled, has_missing, observed_kmeans, squared_distances
+from skaecm._missing import (
+    completed,
+    filled,
+    has_missing,
+    observed_kmeans,
+    squared_distances,
+)
 from skaecm._modules import mixture_terms, together
 from skaecm._rows import (
     IncompleteRows,
@@ -127,6 +133,21 @@ def distortion(X, centers, weight):
     """Distortion of the nearest centres over the observed entries, by NumPy."""
     squared = np.nansum((X[:, None] - centers) ** 2, axis=2)
     return np.average(squared.min(axis=1), weights=weight)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, with_nan_stored], ids=["dense", "sparse"])
+def test_rows_of_few_directions_are_completed(seed, dtype, kind):
+    rng = np.random.RandomState(seed)
+    X = (rng.standard_normal((200, 2)) @ rng.standard_normal((2, 12)) + 3.0).astype(dtype)
+    holes = rng.uniform(size=X.shape) < 0.2
+    given = kind(np.where(holes, np.nan, X).astype(dtype))
+    means = np.nanmean(np.where(holes, np.nan, X), axis=0)
+    found = completed(given, means)
+    assert found.dtype == dtype
+    found = found.toarray() if sp.issparse(found) else found
+    np.testing.assert_array_equal(found[~holes], X[~holes])
+    by_means = np.square(filled(np.where(holes, np.nan, X), means) - X).sum()
+    assert np.square(found - X).sum() < 0.1 * by_means
 
 
 @pytest.mark.parametrize("weighted", [False, True])
