@@ -2,7 +2,7 @@
 #   make demo   makes an environment, installs skaecm, runs the main job
 #   make test   makes an environment, installs skaecm, runs every check
 # `make test-lowest` runs the tests on the lowest versions that are supported.
-# `make drill` kills fits and fills disks, some minutes long.
+# `make drill` kills fits, fills disks and fuzzes fits, some minutes long.
 
 PYTHON ?= python3
 DEMO := .venv-demo
@@ -31,6 +31,7 @@ test-lowest: $(LOWEST)/installed
 
 drill: $(TEST)/installed
 	OMP_NUM_THREADS=1 $(TEST)/bin/python benchmarks/drill.py
+	OMP_NUM_THREADS=1 $(TEST)/bin/python tests/fuzz_fits.py 5000
 
 $(DEMO)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(DEMO)
