@@ -32,7 +32,8 @@ def check_weight(sample_weight: Any, x: Any) -> np.ndarray | None:
     """Weights of zero or more, as given."""
     if sample_weight is None:
         return None
-    if np.iscomplexobj(sample_weight):
+    if isinstance(sample_weight, complex | np.complexfloating):
+        # Of an array scikit-learn says so.
         raise ValueError(f"sample_weight must hold real numbers, but is {sample_weight!r}.")
     return _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
 

@@ -120,7 +120,9 @@ GOOD = {
     "beta": [0.1, 0.0, 1e10, 1e300],
     "lam": [0.1, 0.0, 1e10, 1e300],
     "pretrain_iter": [1, 0, 3],
+    "mixed_precision": [False, True],
     "memory": [None],
+    "checkpoint": [None, "/proc/no folder"],
     "init": ["k-means", "k-means++", "pinv", "random"],
 }
 BASE = {"k": 2, "max_iter": 1, "random_state": 0}
@@ -161,7 +163,7 @@ def parameters(draw, cls, n_features):
     names = sorted(cls._get_param_names())
     chosen = BASES[cls] | {"missing": draw(st.sampled_from(["error", "mask"]))}
     for name in draw(st.lists(st.sampled_from(names), max_size=3, unique=True)):
-        is_odd = name not in ("memory", "verbose") and draw(st.integers(0, 7)) == 7
+        is_odd = name not in ("checkpoint", "memory", "verbose") and draw(st.integers(0, 7)) == 7
         if is_odd:
             chosen[name] = draw(st.sampled_from(ODD))
         elif name == "init" and draw(st.booleans()):
