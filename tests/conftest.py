@@ -10,6 +10,9 @@ from helpers import BOTH
 # Libraries that only extras bring.
 EXTRAS = ("onnx", "onnxruntime", "pandas", "pyarrow", "safetensors", "tqdm")
 
+# A script that is no test, looked at for doctests where its libraries are installed.
+collect_ignore = [] if find_spec("hypothesis") and find_spec("pandas") else ["fuzz_fits.py"]
+
 
 def pytest_collection_modifyitems(items):
     """The example of a docstring that names a library runs where that is installed."""
