@@ -126,6 +126,8 @@ def trusted(graph: sp.csr_array, x: Any, n_neighbors: int | None) -> sp.csr_arra
         likeness = np.exp(-_squared_lengths(graph, x) / scale)
         graph = graph.copy()
         graph.data *= np.maximum(likeness, FAINT)
+        # No edge vanishes, or a row of such would have none.
+        graph.data = np.maximum(graph.data, np.finfo(np.float64).smallest_subnormal)
     return graph
 
 
@@ -159,11 +161,23 @@ def _approximate_neighbours(x: Any, n_neighbors: int) -> sp.csr_array:
     return sp.csr_array((ones, (source[keep], target[keep])), shape=(n_rows, n_rows))
 
 
+def _of_order_one(graph: sp.csr_array) -> sp.csr_array:
+    """The graph with every row times a power of two, which rounds nothing.
+
+    Without it, one over a weight that is hardly a number would overflow.
+    """
+    exponent = np.frexp(graph.max(axis=1).toarray().ravel())[1]
+    scaled = graph.copy()
+    scaled.data = np.ldexp(graph.data, -np.repeat(exponent, np.diff(graph.indptr)))
+    return scaled
+
+
 def smooth(x: Any, graph: sp.csr_array) -> Any:
     """Rows mixed with the mean of their neighbours, as a graph convolution does.
 
     A row without neighbours stays as it is, and every row counts alike.
     """
+    graph = _of_order_one(graph)
     degree = graph.sum(axis=1)
     alone = degree == 0
     scale = sp.diags(1.0 / np.where(alone, 1.0, degree))

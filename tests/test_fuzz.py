@@ -75,3 +75,12 @@ def test_centres_too_large_for_the_rows_are_refused(cls, seed):
     X, _ = blobs(seed, dtype=np.float32)
     with pytest.raises(ValueError, match="init contains infinity or a value too large"):
         quick(cls, init=np.full((3, 4), 1e300)).fit(X)
+
+
+@pytest.mark.parametrize("factor", [1e-311, 1e-3, 1e300])
+def test_the_unit_of_a_graph_does_not_matter(cls, seed, factor):
+    """Nor do weights that are hardly numbers any more."""
+    X, y = blobs(seed)
+    graph = (y[:, None] == y).astype(float)
+    fits = [quick(cls).fit(X, adjacency=graph * scale) for scale in (1.0, factor)]
+    np.testing.assert_allclose(fits[0].cluster_centers_, fits[1].cluster_centers_, rtol=1e-6)
