@@ -27,6 +27,9 @@ from ._shares import Share
 # A largest column this many times wider than the lower quartile decides alone.
 SCALE_RATIO = 100.0
 
+# The total variance may be so large a share of the largest number.
+ROOM = 1e-4
+
 
 def check_weight(sample_weight: Any, x: Any) -> np.ndarray | None:
     """Weights of zero or more, as given."""
@@ -66,10 +69,14 @@ def plain(value: Any) -> Any:
     return type(value).__name__
 
 
-def check_range(variance: float, dtype: np.dtype) -> None:
-    """Raise if a variance that is not zero cannot be written in the dtype of X."""
+def check_range(variance: float, n_features: int, dtype: np.dtype) -> None:
+    """Raise if a mean variance that is not zero has no room in the dtype of X.
+
+    Squared distances add up all features, and some are much larger than most.
+    """
     limits = np.finfo(dtype)
-    if variance != 0 and not float(limits.tiny) < variance < float(limits.max):
+    largest = ROOM * float(limits.max) / n_features
+    if variance != 0 and not float(limits.tiny) < variance < largest:
         raise ValueError(
             f"The values of X are too large or too small for {dtype}: their variance is "
             f"{variance:.3g}. Multiply X by a constant, pass it as float64, or use "

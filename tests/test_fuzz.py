@@ -84,3 +84,9 @@ def test_the_unit_of_a_graph_does_not_matter(cls, seed, factor):
     graph = (y[:, None] == y).astype(float)
     fits = [quick(cls).fit(X, adjacency=graph * scale) for scale in (1.0, factor)]
     np.testing.assert_allclose(fits[0].cluster_centers_, fits[1].cluster_centers_, rtol=1e-6)
+
+
+def test_squared_distances_that_would_overflow_are_refused(cls, seed):
+    X, _ = blobs(seed, dtype=np.float32)
+    with pytest.raises(ValueError, match="values of X are too large or too small for float32"):
+        quick(cls).fit(X * np.float32(5e17))
