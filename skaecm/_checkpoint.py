@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, final
@@ -59,15 +60,17 @@ class Checkpoint:
     folder : str or path-like
         A folder for one fit alone. It is made if it is missing.
     minutes : float, default=0
-        Least time between two writes, in minutes; 0 writes after every epoch. At most so
-        much work is lost, and the epoch that runs.
+        Least time between two writes, in minutes. At most so much work is lost, and the
+        epochs until the next write.
+    epochs : int, default=1
+        Least number of epochs between two writes.
 
     Raises
     ------
     TypeError
         If `folder` is no path.
     ValueError
-        If `minutes` is negative.
+        If `minutes` is negative, or `epochs` no integer of at least 1.
 
     See Also
     --------
@@ -89,6 +92,7 @@ class Checkpoint:
 
     folder: str | os.PathLike[str]
     minutes: float = 0.0
+    epochs: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, str | os.PathLike):
@@ -98,6 +102,10 @@ class Checkpoint:
         if not self.minutes >= 0:
             raise ValueError(
                 f"minutes of a Checkpoint must be zero or more, but is {self.minutes!r}."
+            )
+        if not isinstance(self.epochs, Integral) or self.epochs < 1:
+            raise ValueError(
+                f"epochs of a Checkpoint must be an integer of at least 1, but is {self.epochs!r}."
             )
 
 
@@ -136,6 +144,8 @@ class Journal:
         self.ranks = ranks
         self.folder = Path(checkpoint.folder)
         self.seconds = 60.0 * checkpoint.minutes
+        self.epochs = checkpoint.epochs
+        self.n_unwritten = 0
         self.identity = identity
         self.seeds = seeds
         self.n_done = 0
@@ -196,7 +206,9 @@ class Journal:
         After a stop nothing more is written, so that the fit can go on from there.
         """
         self.phases[training.phase] = training
-        if not self.is_closed and (stopped or time.monotonic() - self.written >= self.seconds):
+        self.n_unwritten += 1
+        is_due = self.n_unwritten >= self.epochs and time.monotonic() - self.written >= self.seconds
+        if not self.is_closed and (stopped or is_due):
             self._keep()
         self.is_closed = self.is_closed or stopped
 
@@ -343,6 +355,7 @@ class Journal:
             else:
                 self._write_or_warn(document, writer.tensors)
         self.written = time.monotonic()
+        self.n_unwritten = 0
 
     def _document(self, writer: Writer) -> dict[str, Any]:
         phases = {

@@ -481,7 +481,11 @@ def test_minutes_are_kept_between_writes(cls, seed, tmp_path, monkeypatch):
     assert len(calls) == 2  # the start and the end
     calls.clear()
     make(cls, checkpoint=Checkpoint(tmp_path / "other")).fit(rows_of(seed))
-    assert len(calls) == 2 + 6 + 4 * (cls is DeepAEClustering)
+    n_epochs = 6 + 4 * (cls is DeepAEClustering)
+    assert len(calls) == 2 + n_epochs
+    calls.clear()
+    make(cls, checkpoint=Checkpoint(tmp_path / "second", epochs=2)).fit(rows_of(seed))
+    assert len(calls) == 2 + n_epochs // 2
 
 
 def test_without_safetensors(cls, seed, tmp_path, monkeypatch):
@@ -550,6 +554,9 @@ def test_the_parameter_is_checked(cls):
     for minutes in (-1, np.nan):
         with pytest.raises(ValueError, match="minutes of a Checkpoint must be zero or more"):
             Checkpoint("x", minutes=minutes)
+    for epochs in (0, 1.5, None):
+        with pytest.raises(ValueError, match="epochs of a Checkpoint must be an integer"):
+            Checkpoint("x", epochs=epochs)
 
 
 def test_copies_keep_the_folder_and_files_do_not(cls, seed, tmp_path):
