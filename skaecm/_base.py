@@ -8,7 +8,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from . import _mixtures
 from ._block_rows import moments_of
-from ._blocks import opened
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
     check_columns,
@@ -186,7 +185,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """
         with (
             self._call("fit", X, y, sample_weight, self._n_runs()) as watch,
-            opened(X, **self._whole(adjacency, watch.ranks)) as x,
+            self._opened_for_fit(X, adjacency, watch.ranks) as x,
         ):
             data = self._check_data(x, sample_weight, adjacency, watch.ranks, reset=True)
             seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
@@ -263,7 +262,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         first = not hasattr(self, "module_")
         with (
             self._call("partial_fit", X, y, sample_weight, 1) as watch,
-            opened(X, **self._whole(None, watch.ranks)) as x,
+            self._opened_for_fit(X, None, watch.ranks) as x,
         ):
             data = self._check_data(x, sample_weight, None, watch.ranks, reset=first)
             seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
@@ -359,14 +358,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         with join_ranks() as ranks, ranks.agree():
             super()._validate_params()
 
-    def _whole(self, adjacency, ranks: Ranks) -> dict[str, Any]:
-        """What needs all rows of a fit at hand, None where it is not asked for."""
-        return {
-            "adjacency": adjacency,
-            "n_neighbors": self.n_neighbors,
-            "missing": None if self.missing == "error" else self.missing,
-            "a group of torch.distributed": None if ranks.size == 1 else ranks,
-        }
+    def _opened_for_fit(self, X, adjacency, ranks: Ranks) -> AbstractContextManager:
+        """X as checks take it; in one piece where a fit needs that."""
+        group = {"a group of torch.distributed": None if ranks.size == 1 else ranks}
+        return self._opened(X, adjacency, n_neighbors=self.n_neighbors, **group)
 
     def _check_same(self, x: Any, weight: np.ndarray | None, ranks: Ranks) -> None:
         """Raise if the processes of a fit differ in what decides what they do."""
@@ -430,7 +425,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     def _standardizer_of_start(self, data: Data) -> Standardizer:
         """That of the network from which a fit of ``data`` starts: learned from it, or older."""
-        if self.warm_start and hasattr(self, "module_"):
+        if self._is_warm():
             return self._resume(data).standardizer
         init = fitted_init(self.init)
         network = getattr(init, "module_", init)

@@ -75,10 +75,10 @@ class BaseFittedClusterer(
         graph = check_adjacency(adjacency, x.shape[0])
         return narrow_indices(smooth(x, graph)), graph
 
-    def _opened(self, X, adjacency) -> AbstractContextManager:
-        """X as checks take it; in one piece where an answer needs that."""
+    def _opened(self, X, adjacency, **whole: Any) -> AbstractContextManager:
+        """X as checks take it; in one piece where something that is not None needs that."""
         missing = None if self.missing == "error" else self.missing
-        return opened(X, adjacency=adjacency, missing=missing)
+        return opened(X, adjacency=adjacency, missing=missing, **whole)
 
     def _make_rows(
         self,
