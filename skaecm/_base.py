@@ -52,6 +52,7 @@ from ._tensors import (
     make_generator,
     resolve_device,
     rest_on_cpu,
+    sharing_memory,
     to_numpy,
 )
 from ._training import Training, apply, check_finite
@@ -170,6 +171,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             then as it was before the call, as it is after an exception of a callback.
             Where several processes fit together, also if they differ in a parameter,
             or one of them raises.
+        MemoryError
+            If the memory of the device runs out.
         RuntimeError
             If one of several processes ended or cannot be reached.
 
@@ -339,7 +342,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     @contextmanager
     def _call(self, method: str, X, y, sample_weight, n_runs: int) -> Iterator[Watch]:
         """A call of a fit method: all processes take part, some look on, all or nothing is kept."""
-        with join_ranks() as ranks:
+        with sharing_memory(self.device), join_ranks() as ranks:
             watch = watch_fit(
                 self,
                 method,

@@ -35,7 +35,7 @@ from ._modules import (
 from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
 from ._rows import make_rows
-from ._tensors import borrow, make_generator, resolve_device, to_numpy
+from ._tensors import borrow, make_generator, resolve_device, sharing_memory, to_numpy
 from ._training import Training, apply
 from .autoencoders import MLPAutoencoder
 
@@ -582,7 +582,8 @@ class DeepAEClustering(BaseModuleClusterer):
         return self._decode(code), labels
 
     def _decode(self, code: np.ndarray) -> np.ndarray:
-        device = resolve_device(self.device)
-        network = borrow(self.module_, device)
-        rows = make_rows(code, None, device, network.dtype)
-        return apply(network.reconstruct, rows).astype(code.dtype, copy=False)
+        with sharing_memory(self.device):
+            device = resolve_device(self.device)
+            network = borrow(self.module_, device)
+            rows = make_rows(code, None, device, network.dtype)
+            return apply(network.reconstruct, rows).astype(code.dtype, copy=False)

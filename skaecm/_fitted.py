@@ -31,7 +31,7 @@ from ._missing import has_missing
 from ._ranks import ALONE, Ranks
 from ._rows import IncompleteRows, Rows
 from ._shares import undivided
-from ._tensors import borrow, compute_dtype, resolve_device, to_numpy
+from ._tensors import borrow, compute_dtype, resolve_device, sharing_memory, to_numpy
 from ._training import apply
 
 
@@ -102,7 +102,7 @@ class BaseFittedClusterer(
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
         """A method of the network, row by row, on X that is checked first."""
         check_is_fitted(self)
-        with self._opened(X, adjacency) as x:
+        with sharing_memory(self.device), self._opened(X, adjacency) as x:
             x = self._validate_new(x, adjacency)
             device = resolve_device(self.device)
             network = borrow(self.module_, device)

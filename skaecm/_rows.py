@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ._ranks import ALONE, WHOLE, Part, Ranks
-from ._tensors import inference_rows, make_generator
+from ._tensors import inference_rows, make_generator, room_for_rows
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -165,7 +165,7 @@ class ResidentRows(Rows):
 
 @final
 class HostRows(Rows):
-    """Rows left where they are, in CSR or read-only memory; a batch is copied out."""
+    """Rows left where they are, in CSR, read-only or the CPU's memory; a batch is copied out."""
 
     def __init__(self, x, weight: np.ndarray | None, device: torch.device, dtype: torch.dtype):
         super().__init__(x.shape, weight, device, dtype)
@@ -369,10 +369,10 @@ def make_rows(
 ) -> Rows:
     """Wrap checked data ``x`` (n, d) in the kind of rows that fits it.
 
-    A writable array crosses to torch once and stays on the device. A read-only
-    one, such as a memory map, is never loaded whole.
+    A writable array crosses to torch once and stays on the device, if it has room. A
+    read-only one, such as a memory map, is never loaded whole.
     """
-    if sp.issparse(x) or not x.flags.writeable:
+    if sp.issparse(x) or not x.flags.writeable or x.size * dtype.itemsize > room_for_rows(device):
         return HostRows(x, weight, device, dtype)
     return ResidentRows(torch.from_numpy(x).to(device, dtype), weight)
 

@@ -1,6 +1,8 @@
 """The one home of device, dtype and generator; NumPy to torch and back."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,14 @@ Module = TypeVar("Module", bound=nn.Module)
 # and of wide sparse rows.
 MOST_ROWS = 4096
 MOST_VALUES = 2**22
+
+# Rows stay in the memory of the CPU where they would take more of a GPU's: of all of it, so
+# that several processes share it from the start, and of what these have left free.
+MOST_OF_ALL = 8
+MOST_OF_FREE = 2
+
+# What torch says on every device where memory runs out, or no memory is that large.
+NO_MEMORY = ("ried to allocate", "Storage size calculation overflowed")
 
 
 def inference_rows(n_features: int) -> int:
@@ -54,6 +64,36 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"{found[resolved.type]} device(s) of type {resolved.type!r}. {remedy}"
         )
     return resolved
+
+
+def room_for_rows(device: torch.device) -> float:
+    """How many bytes the rows of one call may take of a memory that processes share."""
+    if device.type != "cuda":
+        return float("inf")
+    free, total = torch.cuda.mem_get_info(device)
+    return min(total / MOST_OF_ALL, free / MOST_OF_FREE)
+
+
+@contextmanager
+def sharing_memory(device: str | torch.device) -> Iterator[None]:
+    """A call on the user's ``device``, which other processes may use too.
+
+    Memory that torch would keep for later is given back at the end. If it runs out, that
+    is a `MemoryError` which says what to try.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # torch has a class for it on a GPU alone.
+        if not any(sign in str(error) for sign in NO_MEMORY):
+            raise
+        raise MemoryError(
+            f"The memory of device={str(device)!r} ran out. Try smaller hidden_layer_sizes, "
+            "n_components or batch_size, fewer processes at a time (n_jobs), or device='cpu' in "
+            f"place of a GPU. torch says: {str(error).splitlines()[0]}"
+        ) from None
+    finally:
+        torch.cuda.empty_cache()
 
 
 def compute_dtype(dtype: np.dtype, device: torch.device) -> torch.dtype:

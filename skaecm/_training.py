@@ -275,7 +275,8 @@ def check_finite(terms: dict[str, float], when: str) -> None:
             f"The loss is not finite ({', '.join(bad)}) in {when}. The likely cause is a "
             "learning rate that is too large, or values in X too large for its dtype. Try a "
             "smaller learning_rate_init, X as float64, or X scaled by "
-            "sklearn.preprocessing.StandardScaler."
+            "sklearn.preprocessing.StandardScaler. A fit with a checkpoint keeps its last finite "
+            "state."
         )
 
 
