@@ -149,6 +149,7 @@ def our_training(X, hidden, batch, device, mixed_precision=False):
         K,
         n_components=WIDTH,
         hidden_layer_sizes=hidden,
+        n_neighbors=None,
         init="random",
         pretrain_iter=0,
         batch_size=batch,
@@ -258,6 +259,7 @@ def run_predict(n, d, hidden, repeats, rows_per_product=4096):
         K,
         n_components=WIDTH,
         hidden_layer_sizes=hidden,
+        n_neighbors=None,
         init="random",
         pretrain_iter=0,
         max_iter=0,
@@ -292,6 +294,7 @@ def run_gpu_fit(epochs):
     X = image_rows(*MNIST_SHAPE)
     model = DeepAEClustering(
         K,
+        n_neighbors=None,
         pretrain_iter=epochs,
         max_iter=epochs,
         tol=0.0,

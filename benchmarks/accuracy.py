@@ -1,6 +1,7 @@
 """Accuracy of DeepAEClustering with one default setting, beside KMeans.
 
-The same with ``mixed_precision=True`` shows what that costs.
+The same with ``n_neighbors=None`` shows what partners do, and with ``mixed_precision=True``
+what that costs.
 
 Every data set and seed is one row of ``benchmarks/results/accuracy.jsonl``; rows that are
 there are not run again, so that the table can be finished over several sessions. Labels are
@@ -32,6 +33,7 @@ TABLE = RESULTS.with_suffix(".txt")
 METHODS = {
     "KMeans": lambda k, seed: KMeans(k, n_init=10, random_state=seed),
     "DeepAEClustering": lambda k, seed: DeepAEClustering(k, random_state=seed),
+    "  n_neighbors=None": lambda k, seed: DeepAEClustering(k, n_neighbors=None, random_state=seed),
     "  mixed precision": lambda k, seed: DeepAEClustering(
         k, mixed_precision=True, random_state=seed
     ),

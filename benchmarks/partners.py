@@ -260,7 +260,8 @@ def run_graph(method, name, seed, limit):
         affinity = sp.csr_matrix(graph)
         labels, seconds = timed(lambda: model.fit(affinity).labels_)
     else:
-        model = DeepAEClustering(k, random_state=seed, **deep_settings(method))
+        settings = {"n_neighbors": None} | deep_settings(method)
+        model = DeepAEClustering(k, random_state=seed, **settings)
         adjacency = graph if method.endswith("both") else None
         labels, seconds = timed(lambda: model.fit(X, adjacency=adjacency).labels_)
     return [score(y, labels, seconds)]
@@ -278,7 +279,8 @@ def run_cost(name, seed, limit):
     for variant, settings in {"without": {}, **COST}.items():
         if "augment" in settings:
             settings = settings | {"image_shape": image_shape}
-        model = DeepAEClustering(len(np.unique(y)), pretrain_iter=0, random_state=seed, **settings)
+        settings = {"n_neighbors": None, "pretrain_iter": 0} | settings
+        model = DeepAEClustering(len(np.unique(y)), random_state=seed, **settings)
         data = model._check_data(X, None, None, reset=True)
         autoencoder, _ = model._prepare(data, seed)
         network, _ = model._start(autoencoder, data, seed)

@@ -23,8 +23,9 @@ run only where they are named.
 The methods:
 
     - ``DeepAEClustering``: our default, the same for all data.
-    - ``..., neighbours`` and ``..., images``: our settings for tables and for images with
-      partners, those of ``partners.py``. Shown, not ranked.
+    - ``..., alone``: the same without partners. ``..., neighbours`` and ``..., images``: our
+      settings for tables and for images with partners, those of ``partners.py``. Shown, not
+      ranked.
     - ``AE-CM+rand``, ``AE-CM+pre``: the published starts and tuned weights, in our engine:
       beta times the total variance, (alpha - 1) / B, lambda / B, Adam's epsilon 1e-3 / B,
       so many epochs without stopping early. Not as published are what the engine does by
@@ -116,7 +117,12 @@ def load(name, limit=None):
 # --------------------------
 
 OURS = "DeepAEClustering"
-OUR_SETTINGS = {OURS: {}, f"{OURS}, neighbours": NEIGHBOURS, f"{OURS}, images": IMAGES}
+OUR_SETTINGS = {
+    OURS: {},
+    f"{OURS}, alone": {"n_neighbors": None},
+    f"{OURS}, neighbours": NEIGHBOURS,
+    f"{OURS}, images": IMAGES,
+}
 # What a run is given beside its settings, and what changes no cluster.
 NOT_SETTINGS = ("k", "random_state", "image_shape", "device", "memory", "verbose", "callback")
 
@@ -246,6 +252,7 @@ def published_params(settings, X):
     """The published weights in the units of our estimator, and no early stop."""
     published, batch = settings["published"], settings["published"]["B"]
     return {key: settings[key] for key in ("hidden_layer_sizes", "init", *OWN_EPOCHS)} | {
+        "n_neighbors": None,
         "n_components": published["p"],
         "beta": published["beta"] * float(X.var(axis=0, dtype=np.float64).sum()),
         "alpha": (published["alpha"] - 1) / batch,
@@ -262,6 +269,7 @@ def run_autoencoder(settings, X, k, seed):
     epochs = settings["pretrain_iter"]
     model = DeepAEClustering(
         k,
+        n_neighbors=None,
         hidden_layer_sizes=settings["hidden_layer_sizes"],
         pretrain_iter=epochs,
         max_iter=0,

@@ -19,7 +19,7 @@ X, y = load_digits(return_X_y=True)
 X = X.astype("float32")
 common = {"k": 10, "hidden_layer_sizes": (128, 128), "batch_size": 128, "random_state": 0}
 models = {
-    "no partners": DeepAEClustering(**common),
+    "no partners": DeepAEClustering(**common, n_neighbors=None),
     "neighbours": DeepAEClustering(**common, n_neighbors=10),
     "neighbours and copies": DeepAEClustering(
         **common, n_neighbors=10, augment="image", image_shape=(8, 8)

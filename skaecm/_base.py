@@ -364,7 +364,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def _opened_for_fit(self, X, adjacency, ranks: Ranks) -> AbstractContextManager:
         """X as checks take it; in one piece where a fit needs that."""
         group = {"a group of torch.distributed": None if ranks.size == 1 else ranks}
-        return self._opened(X, adjacency, n_neighbors=self.n_neighbors, **group)
+        n_neighbors = None if self.n_neighbors == "auto" else self.n_neighbors
+        return self._opened(X, adjacency, n_neighbors=n_neighbors, **group)
 
     def _check_same(self, x: Any, weight: np.ndarray | None, ranks: Ranks) -> None:
         """Raise if the processes of a fit differ in what decides what they do."""
@@ -394,7 +395,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         self._check_same(x, weight, ranks)
         share = find_share(ranks, x, weight, graph)
         weight, n_weighted = scale_weight(weight, share)
-        if not share.is_whole and (graph is not None or self.n_neighbors is not None):
+        needs_all = graph is not None or self.n_neighbors not in ("auto", None)
+        if needs_all and not share.is_whole:
             raise ValueError(
                 "n_neighbors and adjacency need all rows on every process of a fit, but the "
                 "processes were given different rows, weights or graphs. Give each the same "
@@ -438,13 +440,17 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         return data.standardizer
 
     def _partners(self, data: Data) -> Partners:
+        n_neighbors = self.n_neighbors
+        if n_neighbors == "auto" and not data.is_at_hand:
+            n_neighbors = None
         return make_partners(
             data.x,
             data.rows,
             weight=data.held.weight,
             augment=self.augment,
             image_shape=self.image_shape,
-            n_neighbors=self.n_neighbors,
+            n_neighbors=n_neighbors,
+            k=self.k,
             graph=data.graph,
         )
 

@@ -30,6 +30,11 @@ class Data(NamedTuple):
     partners: Partners
     graph: Any = None
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether this process holds all rows of the fit, as one array."""
+        return self.share.is_whole and not isinstance(self.rows, BlockRows)
+
     def filled_with(self, fill: Tensor) -> "Data":
         """The same data with ``fill`` (d,) in place of what is missing."""
         if self.rows.fill is None:

@@ -114,9 +114,12 @@ class DeepAEClustering(BaseModuleClusterer):
     image_shape : tuple of int, default=None
         (height, width) or (channels, height, width) of the image that a row of X
         holds in C order, for ``augment="image"``.
-    n_neighbors : int, default=None
+    n_neighbors : int, "auto" or None, default="auto"
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
-        the cluster of a row. Neighbours of rows of more than 64 features are sought
+        the cluster of a row; None is none, and half the time. "auto" is 10 where
+        neighbours tell clusters apart (see the user guide): no few rows are the
+        neighbours of many, and there are at least 50 rows a cluster and at most
+        100,000, in one array. Neighbours of rows of more than 64 features are sought
         among their principal directions. With more than 100,000 rows the search is
         approximate and needs faiss (``pip install "skaecm[neighbors]"``). With an
         `adjacency`, the nearest of the smoothed rows join its edges.
@@ -269,6 +272,11 @@ class DeepAEClustering(BaseModuleClusterer):
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "hidden_layer_sizes": ["array-like"],
         "autoencoder": [callable, None],
+        "n_neighbors": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+            None,
+        ],
         "beta": [Interval(Real, 0, None, closed="left")],
         "lam": [Interval(Real, 0, None, closed="left")],
         "init": [
@@ -295,7 +303,7 @@ class DeepAEClustering(BaseModuleClusterer):
         gamma=1.0,
         augment=None,
         image_shape=None,
-        n_neighbors=None,
+        n_neighbors="auto",
         init="k-means",
         pretrain_iter=50,
         n_init=1,

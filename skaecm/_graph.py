@@ -25,6 +25,12 @@ SEARCH_WIDTH = 64
 # Up to so many rows the search is exact.
 EXACT_ROWS = 100_000
 
+# The neighbours of a row that "auto" takes, where there are so many rows a cluster, and the
+# skewness of how often a row is one from which on there are hubs.
+NEIGHBOURS = 10
+ROWS_PER_CLUSTER = 50
+MOST_HUBNESS = 1.2
+
 # Rows whose neighbours in the embedding say which clusters touch, and how many each.
 SAMPLED_ROWS = 10_000
 SAMPLED_NEIGHBOURS = 10
@@ -91,14 +97,40 @@ def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
     Wide rows are first projected on their principal directions. Beyond
     `EXACT_ROWS` rows the search is approximate, by faiss.
     """
+    return _symmetric(_nearest(x, n_neighbors))
+
+
+def telling_neighbours(x: Any, k: int) -> sp.csr_array | None:
+    """`neighbour_graph` where neighbours tell clusters of ``x`` (n, d) apart, else None.
+
+    On a manifold of few dimensions rows are neighbours of about equally many others. With the
+    dimension grows the share of hubs, near to rows of all kinds (Radovanovic, Nanopoulos,
+    Ivanovic 2010), and distances tell less. The skewness of the in-degrees measures it; 1.2
+    is the customary limit. Rows must be many enough for neighbours to be of one cluster, and
+    few enough for an exact search.
+    """
+    if not ROWS_PER_CLUSTER * k <= x.shape[0] <= EXACT_ROWS:
+        return None
+    graph = _nearest(x, NEIGHBOURS)
+    # How much more often than the mean, which is NEIGHBOURS, a row is one.
+    surplus = np.bincount(graph.indices, minlength=x.shape[0]) - NEIGHBOURS
+    has_hubs = (surplus**3).mean() > MOST_HUBNESS * (surplus**2).mean() ** 1.5
+    return None if has_hubs else _symmetric(graph)
+
+
+def _nearest(x: Any, n_neighbors: int) -> sp.csr_array:
+    """Edges of weight one from every row to its nearest ones."""
     n_neighbors = min(n_neighbors, x.shape[0] - 1)
     if n_neighbors == 0:
         return sp.csr_array(x.shape[:1] * 2, dtype=np.float64)
     x = _principal(x)
     if x.shape[0] > EXACT_ROWS:
-        graph = _approximate_neighbours(x, n_neighbors)
-    else:
-        graph = sp.csr_array(kneighbors_graph(x, n_neighbors, mode="connectivity"))
+        return _approximate_neighbours(x, n_neighbors)
+    return sp.csr_array(kneighbors_graph(x, n_neighbors, mode="connectivity"))
+
+
+def _symmetric(graph: sp.csr_array) -> sp.csr_array:
+    """An edge of weight one wherever ``graph`` has one in either direction."""
     graph = graph + graph.T
     graph.data[:] = 1.0
     return graph
@@ -111,8 +143,8 @@ def _principal(x: Any) -> Any:
     return x @ randomized_svd(x, SEARCH_WIDTH, random_state=0)[2].T
 
 
-def trusted(graph: sp.csr_array, x: Any, n_neighbors: int | None) -> sp.csr_array:
-    """The edges of ``graph`` that ``x`` (n, d) bears out, and those to the nearest rows.
+def trusted(graph: sp.csr_array, x: Any, nearest: sp.csr_array | None) -> sp.csr_array:
+    """The edges of ``graph`` that ``x`` (n, d) bears out, and those of its ``nearest`` rows.
 
     A given graph may hold wrong edges, and smoothed rows tell most of them: every
     edge is weighted by ``exp(-s / (median(s) / 2))`` with the squared distance s of its
@@ -120,8 +152,8 @@ def trusted(graph: sp.csr_array, x: Any, n_neighbors: int | None) -> sp.csr_arra
     """
     x = _principal(x)
     scale = LIKENESS * np.median(_squared_lengths(graph, x)) if graph.nnz else 0.0
-    if n_neighbors is not None:
-        graph = sp.csr_array(graph + neighbour_graph(x, n_neighbors))
+    if nearest is not None:
+        graph = sp.csr_array(graph + nearest)
     if scale > 0:
         likeness = np.exp(-_squared_lengths(graph, x) / scale)
         graph = graph.copy()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ._augmentation import ImageAugmentation, NoiseAugmentation, image_background
 from ._block_rows import moments_of
 from ._checks import check_augment_of_incomplete, check_augmented
-from ._graph import neighbour_graph, trusted
+from ._graph import neighbour_graph, telling_neighbours, trusted
 from ._missing import completed
 from ._rows import Augment, AugmentedRows, Neighbours, PairedRows, Rows
 from ._tensors import to_numpy
@@ -75,13 +75,15 @@ def make_partners(
     weight: Tensor | None,
     augment: Any,
     image_shape: Any,
-    n_neighbors: int | None,
+    n_neighbors: int | str | None,
+    k: int,
     graph: sp.csr_array | None,
 ) -> Partners:
     """Partners of ``rows``, of which this process holds ``x`` (n, d) with ``weight`` (n,).
 
     ``graph`` is the one that the user gave, and ``x`` then smoothed over it. With missing
     entries, neighbours are sought among rows completed by their principal directions.
+    ``n_neighbors`` may be "auto" where this process holds all rows, as one array.
     """
     ranks = rows.ranks
     if rows.fill is not None:
@@ -110,10 +112,12 @@ def make_partners(
             check_augmented(augmented, batch)
             return augmented
 
-    if graph is not None:
-        graph = ranks.first(trusted, graph, x, n_neighbors)
+    nearest = None
+    if n_neighbors == "auto":
+        nearest = ranks.first(telling_neighbours, x, k)
     elif n_neighbors is not None:
-        graph = ranks.first(neighbour_graph, x, n_neighbors)
+        nearest = ranks.first(neighbour_graph, x, n_neighbors)
+    graph = nearest if graph is None else ranks.first(trusted, graph, x, nearest)
     if graph is not None and weight is not None:
         # A row of no weight is nobody's partner.
         kept = (weight > 0).cpu().numpy().astype(np.float64)

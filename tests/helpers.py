@@ -19,6 +19,7 @@ def quick(cls, **params):
     settings = {"k": 3, "random_state": 0, **AT_ONCE}
     if cls is DeepAEClustering:
         settings |= {"hidden_layer_sizes": (16,), "n_components": 4, "pretrain_iter": 2}
+        settings["n_neighbors"] = None
     return cls(**(settings | params))
 
 

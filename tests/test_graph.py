@@ -216,17 +216,18 @@ def test_neighbours_are_the_nearest_rows(seed, dtype, container):
 @pytest.mark.parametrize("n_neighbors", [None, 4])
 def test_edges_count_by_the_likeness_of_their_rows(seed, n_neighbors, monkeypatch):
     x, graph = blobs(seed, n=30)[0], _graph.check_adjacency(directed_graph(seed, n=30), 30)
-    trusted = _graph.trusted(graph, x, n_neighbors).toarray()
+    nearest = None if n_neighbors is None else _graph.neighbour_graph(x, n_neighbors)
+    trusted = _graph.trusted(graph, x, nearest).toarray()
     squared = ((x[:, None] - x) ** 2).sum(axis=2)
     scale = np.median(squared[graph.toarray() > 0]) / 2
     edges = graph.toarray()
-    if n_neighbors is not None:
-        edges = edges + _graph.neighbour_graph(x, n_neighbors).toarray()
+    if nearest is not None:
+        edges = edges + nearest.toarray()
     expected = edges * np.maximum(np.exp(-squared / scale), _graph.FAINT)
     np.testing.assert_allclose(trusted, expected, rtol=1e-9)
     monkeypatch.setattr(_graph, "EDGES_AT_ONCE", 7)
-    np.testing.assert_array_equal(_graph.trusted(graph, x, n_neighbors).toarray(), trusted)
-    rescaled = _graph.trusted(graph, 1e6 * x, n_neighbors).toarray()
+    np.testing.assert_array_equal(_graph.trusted(graph, x, nearest).toarray(), trusted)
+    rescaled = _graph.trusted(graph, 1e6 * x, nearest).toarray()
     np.testing.assert_allclose(rescaled, trusted, rtol=1e-6)
 
 
