@@ -94,7 +94,7 @@ def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
     n_neighbors = min(n_neighbors, x.shape[0] - 1)
     if n_neighbors == 0:
         return sp.csr_array(x.shape[:1] * 2, dtype=np.float64)
-    x = _principal(x)
+    x = principal(x)
     if x.shape[0] > EXACT_ROWS:
         graph = _approximate_neighbours(x, n_neighbors)
     else:
@@ -104,7 +104,7 @@ def neighbour_graph(x: Any, n_neighbors: int) -> sp.csr_array:
     return graph
 
 
-def _principal(x: Any) -> Any:
+def principal(x: Any) -> Any:
     """Rows (n, d) as they are, or on their first directions where they are wide."""
     if x.shape[1] <= SEARCH_WIDTH:
         return x
@@ -118,7 +118,7 @@ def trusted(graph: sp.csr_array, x: Any, n_neighbors: int | None) -> sp.csr_arra
     edge is weighted by ``exp(-s / (median(s) / 2))`` with the squared distance s of its
     rows and the median over the given ones.
     """
-    x = _principal(x)
+    x = principal(x)
     scale = LIKENESS * np.median(_squared_lengths(graph, x)) if graph.nnz else 0.0
     if n_neighbors is not None:
         graph = sp.csr_array(graph + neighbour_graph(x, n_neighbors))
