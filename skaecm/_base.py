@@ -16,9 +16,7 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor
 
-from . import _mixtures
 from ._block_rows import moments_of
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
@@ -40,6 +38,7 @@ from ._fitted import BaseFittedClusterer
 from ._identity import identity
 from ._initialization import Start
 from ._kmeans import sample_size
+from ._learned import learned
 from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
@@ -55,7 +54,8 @@ from ._tensors import (
     sharing_memory,
     to_numpy,
 )
-from ._training import Training, apply, check_finite
+from ._training import Training, check_finite
+from ._valleys import MOST_CLUSTERS
 
 # batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
 # and no more than `_largest_batch`, so that a few dozen epochs are enough for small
@@ -71,7 +71,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     """Abstract base of the estimators around a clustering module."""
 
     _parameter_constraints: dict = {
-        "k": [Interval(Integral, 1, None, closed="left")],
+        "k": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like"],
         "gamma": [Interval(Real, 0, None, closed="left")],
         "augment": [StrOptions({"image", "noise"}), callable, None],
@@ -105,14 +105,18 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Raise or warn where parameters do not fit each other or the data."""
 
     @abstractmethod
-    def _alpha(self) -> Any:
-        """The strength of the prior, its default resolved."""
+    def _alpha(self, k: int) -> Any:
+        """The strength of the prior on so many clusters, its default resolved."""
+
+    @abstractmethod
+    def _k_of_init(self) -> int:
+        """The number of clusters of a start that is given, 0 where it has none."""
 
     @abstractmethod
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        """What all runs of a fit share, and its history."""
+    ) -> tuple[Any, list[dict[str, Any]], int]:
+        """What all runs of a fit share, its history, and the number of clusters."""
 
     @abstractmethod
     def _start(
@@ -196,10 +200,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             with nullcontext() if journal is None else journal.told_of_divergence():
                 run = self._best_run(data, seeds, watch, journal)
             self._publish(run, data)
-            sizes = torch.from_numpy(np.bincount(self.labels_, minlength=self.k))
-            n_found = int(watch.ranks.total(sizes).count_nonzero())
-        if n_found < self.k:
-            warn_about_empty(n_found, self.k)
+        if self.n_clusters_ < len(self.weights_):
+            warn_about_empty(self.n_clusters_, len(self.weights_))
         if self.max_iter > 0 and not self.converged_ and not watch.stopped:
             warn_about_falling(self.max_iter)
         return self
@@ -270,7 +272,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             data = self._check_data(x, sample_weight, None, watch.ranks, reset=first)
             seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
             if first:
-                prepared, history = self._prepare(data, seed, watch)
+                prepared, history, k = self._prepare(data, seed, watch)
+                data = data._replace(k=k)
                 watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
                 loss = total_loss(network, data.partners.training)
@@ -304,6 +307,15 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Whether a fit goes on from the one before."""
         return self.warm_start and hasattr(self, "module_")
 
+    def _known_k(self, *, is_next: bool) -> int:
+        """The number of clusters of a fit, 0 where it is to be found among the rows.
+
+        One that goes on from another, or from a start that is given, has that of these.
+        """
+        if self.k != "auto":
+            return self.k
+        return self.module_.clustering.k if is_next else self._k_of_init()
+
     def _open_journal(self, data: Data, seeds: list[int]) -> Journal | None:
         """Where this fit is kept, and where it was left off; None if it is not kept."""
         checkpoint = self.checkpoint
@@ -318,7 +330,11 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Of the runs from several starts, or of the one from the fit before, the best."""
         is_warm = self._is_warm()
         seeds = seeds if journal is None else journal.seeds
-        prepared, history = (None, []) if is_warm else self._prepare(data, seeds[0], watch)
+        prepared: Any = None
+        history: list[dict[str, Any]] = []
+        if not is_warm:
+            prepared, history, k = self._prepare(data, seeds[0], watch)
+            data = data._replace(k=k)
 
         def start(seed: int | None) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
             if is_warm:
@@ -392,6 +408,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             weight = check_weight(sample_weight, x)
             device = device_of_rank(resolve_device(self.device), ranks)
             x, graph = self._smoothed(x, adjacency)
+            k = self._known_k(is_next=not reset or self._is_warm())
         self._check_same(x, weight, ranks)
         share = find_share(ranks, x, weight, graph)
         weight, n_weighted = scale_weight(weight, share)
@@ -403,15 +420,16 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 "rows (the work is divided all the same), or use augment."
             )
         dtype = compute_dtype(x.dtype, device)
-        held = self._make_rows(x, weight, device, dtype, ranks, n_sampled=sample_size(self.k))
+        n_sampled = sample_size(k or MOST_CLUSTERS)
+        held = self._make_rows(x, weight, device, dtype, ranks, n_sampled)
         rows = share.rows(held)
-        data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph)
+        data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph, k)
         if not reset:
             data = data.filled_with(self.module_.standardizer.offset)
             return data._replace(partners=self._partners(data))
-        if self.k > n_weighted:
+        if k > n_weighted:
             raise ValueError(
-                f"k={self.k} must be at most the number of rows that carry weight, but "
+                f"k={k} must be at most the number of rows that carry weight, but "
                 f"n_samples={n_weighted}. Use a smaller k or more rows."
             )
         mean, variance = moments_of(rows)
@@ -450,7 +468,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             augment=self.augment,
             image_shape=self.image_shape,
             n_neighbors=n_neighbors,
-            k=self.k,
+            k=data.k,
             graph=data.graph,
         )
 
@@ -465,7 +483,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def _resume(self, data: Data) -> ClusteringNetwork:
         """A copy of the fitted network, under the present parameters, to train on."""
         fitted = {
-            "k": (self.module_.clustering.k, self.k),
+            "k": (self.module_.clustering.k, data.k),
             "n_features_in_": (len(self.module_.standardizer.offset), data.x.shape[1]),
         }
         check_same("warm_start", fitted)
@@ -474,7 +492,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         """A copy of a fitted network, on the device, under the present strengths."""
         adopted = copy.deepcopy(network).to(data.rows.device, data.rows.dtype)
-        adopted.alpha = strengths(self._alpha(), self.k, data.rows)
+        adopted.alpha = strengths(self._alpha(data.k), data.k, data.rows)
         adopted.gamma = self.gamma
         return adopted
 
@@ -522,10 +540,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             loss = total_loss(network, rows)
             return Run(network, loss, converged, n_iter, history + training.history)
 
-        def learned() -> dict[str, Any]:
+        def learned_so_far() -> dict[str, Any]:
             return self._learned(run_of(copy.deepcopy(network)), data)
 
-        with watch.phase("training", self.max_iter + 1, learned) as phase:
+        with watch.phase("training", self.max_iter + 1, learned_so_far) as phase:
             flat = training.run(rows, watch=phase, **self._stopping_settings(self.max_iter))
             converged = flat and not phase.stopped
             if training.epoch and not phase.stopped:
@@ -535,45 +553,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     # Publishing
     # ----------
 
-    def _renumber(self, network: ClusteringNetwork, labels: Tensor, ranks: Ranks) -> bool:
-        """Number the clusters without rows last, so that labels have no gaps; whether any was."""
-        is_empty = ranks.total(torch.bincount(labels, minlength=self.k)) == 0
-        if not is_empty.any():
-            return False
-        network.clustering.reorder(torch.argsort(is_empty.long(), stable=True))
-        return True
-
     def _learned(self, run: Run, data: Data, *, renumber: bool = True) -> dict[str, Any]:
         """All learned attributes, by name, from the network as it now is."""
-        network = run.network.eval()
-        found, outer, inner = network.describe(data.rows)
-        check_finite({"distortion": outer}, "a pass over all rows")
-        renumbered = renumber and self._renumber(network, found, data.share.ranks)
-        if renumbered or len(found) < len(data.held):
-            labels = apply(network.labels, data.held)
-        else:
-            labels = to_numpy(found)
-        network = network.cpu()
-        standardizer = network.standardizer
-        dtype = data.x.dtype
-        variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
-        centers = np.array(to_numpy(standardizer.inverse(network.prototypes())), dtype=dtype)
-        return {
-            "module_": network,
-            "labels_": labels,
-            "cluster_centers_": centers,
-            "means_": centers,
-            "weights_": np.array(to_numpy(network.clustering.gbar), dtype=dtype),
-            "covariances_": np.full(self.k, variance, dtype=dtype),
-            "loss_": run.loss,
-            "history_": run.history,
-            "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
-            "n_iter_": run.n_iter,
-            "converged_": run.converged,
-            # Rounding may leave a distance of zero below it.
-            **self._learned_own(network, dtype, max(inner, 0.0)),
-            "_training_state": None,
-        }
+        return learned(run, data, self._learned_own, renumber=renumber)
 
     def _publish(self, run: Run, data: Data, *, renumber: bool = True) -> None:
         """Set everything learned, together."""

@@ -214,15 +214,12 @@ def unchanged_on_failure(estimator: BaseEstimator) -> Iterator[None]:
 
 
 def strengths(alpha: Any, k: int, rows: Rows) -> Tensor:
-    """alpha (k,) on the device of ``rows``."""
+    """alpha (k,) on the device of ``rows``; checked, too, where k is not yet found and 0."""
     values = np.asarray(alpha, dtype=np.float64)
-    if values.ndim == 0:
-        values = np.full(k, values)
-    if values.shape != (k,) or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(
-            f"alpha must be one number or k={k} of them, finite and zero or more, but is {alpha!r}."
-        )
-    return torch.from_numpy(values).to(rows.device, rows.dtype)
+    if values.shape not in ((), (k,)) or not np.isfinite(values).all() or (values < 0).any():
+        allowed = f"one number or k={k} of them" if k else "with k='auto' one number"
+        raise ValueError(f"alpha must be {allowed}, finite and zero or more, but is {alpha!r}.")
+    return torch.from_numpy(np.full(k, values)).to(rows.device, rows.dtype)
 
 
 def warn_about_scales(deviation: np.ndarray) -> None:
@@ -253,6 +250,18 @@ def warn_about_empty(n_found: int, k: int) -> None:
         ConvergenceWarning,
         stacklevel=4,
     )
+
+
+def warn_about_width(width: int, k: int) -> None:
+    """Warn that an embedding is too narrow for orthonormal centroids."""
+    if width < k:
+        warnings.warn(
+            f"n_components={width} is smaller than k={k}: so many centroids cannot be "
+            "orthonormal, and nothing fixes the scale of the embedding. Use at least "
+            f"n_components={k}.",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def warn_about_falling(max_iter: int) -> None:

@@ -18,7 +18,8 @@ class Data(NamedTuple):
     ``held`` are those of ``x``, ``rows`` those of all processes of a fit; where there is
     one, they are the same. The standardizer is learned from the rows of a new fit; a
     pass over one more block has none. What training sees are the same rows with their
-    partners. The graph is the one that the user gave.
+    partners. The graph is the one that the user gave. ``k`` is the number of clusters, 0
+    until it is found.
     """
 
     x: Any
@@ -29,6 +30,7 @@ class Data(NamedTuple):
     standardizer: Standardizer | None
     partners: Partners
     graph: Any = None
+    k: int = 0
 
     @property
     def is_at_hand(self) -> bool:

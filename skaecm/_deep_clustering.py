@@ -1,7 +1,6 @@
 """`DeepAEClustering`: the clustering module inside a deep autoencoder (AE-CM)."""
 
 import copy
-import warnings
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -21,22 +20,21 @@ from ._checks import (
     fitted_init,
     init_centers,
     strengths,
+    warn_about_width,
 )
 from ._data import Data
-from ._deep_start import connected_start, posterior_start
+from ._deep_start import connected_start, embed_centers, find_k, posterior_start, train_alone
 from ._modules import (
     Autoencoder,
     ClusteringModule,
     ClusteringNetwork,
     DeepNetwork,
-    ShallowNetwork,
-    Standardizer,
 )
 from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
 from ._rows import make_rows
-from ._tensors import borrow, make_generator, resolve_device, sharing_memory, to_numpy
-from ._training import Training, apply
+from ._tensors import borrow, resolve_device, sharing_memory, to_numpy
+from ._training import apply
 from .autoencoders import MLPAutoencoder
 
 # Runs of k-means on the embedding, and epochs of the module alone, as published.
@@ -76,8 +74,9 @@ class DeepAEClustering(BaseModuleClusterer):
 
     Parameters
     ----------
-    k : int, default=8
-        Number of clusters.
+    k : int or "auto", default=8
+        Number of clusters. "auto" counts them in the embedding (see Notes), at most one
+        for ten rows and 100; a start that is given has its own number.
     n_components : int, default=None
         Width of the embedding; None is the larger of `k` and 10. With less than
         `k`, the centroids cannot be orthonormal: the mixture's distortion is then
@@ -196,6 +195,8 @@ class DeepAEClustering(BaseModuleClusterer):
     ----------
     labels_ : ndarray of shape (n_samples,)
         Cluster of every row of X, equal to ``predict(X)``.
+    n_clusters_ : int
+        Number of clusters that hold rows, at most `k`.
     cluster_centers_, means_ : ndarray of shape (k, n_features)
         The centroids, decoded to the space of X.
     embedding_centers_ : ndarray of shape (k, n_components)
@@ -222,7 +223,8 @@ class DeepAEClustering(BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase" ("pretraining", "module" where the module is
+        One dict an epoch: "phase" ("pretraining", "widening" where an embedding
+        was too narrow for the clusters found, "module" where the module is
         trained alone, "training" or "averaging"), "epoch", "loss" and its terms
         "reconstruction", "E1", "E2", "E3" (where centroids need not be
         orthonormal), "orthonormality", "E4", and with partners "pairs" and
@@ -240,6 +242,11 @@ class DeepAEClustering(BaseModuleClusterer):
 
     Notes
     -----
+    With ``k="auto"`` clusters are counted among the codes of the pretrained autoencoder as
+    :class:`ClusteringModuleGMM` counts them in X. What follows is the fit with that `k`. An
+    embedding of the default width that is then too narrow is trained anew, as wide as
+    there are clusters (the phase "widening").
+
     `score` and `score_samples` are those of the mixture of the decoded centroids,
     ``sum_j weights_[j] N(x; cluster_centers_[j], covariances_[j] I)``, in nats of
     the space of X: they do not contain the loss weights, so that settings can be
@@ -359,17 +366,26 @@ class DeepAEClustering(BaseModuleClusterer):
     def _n_phases(self) -> int:
         """Pretraining, and in every run the module alone, where it is trained, and the rest."""
         is_published = isinstance(self.init, str) and self.init == "pinv"
-        return 1 + self._n_runs() * (1 + is_published)
+        may_widen = self.k == "auto" and self.n_components is None
+        return 1 + may_widen + self._n_runs() * (1 + is_published)
 
-    def _alpha(self) -> Any:
-        return ALPHA_TIMES_K / self.k if self.alpha is None else self.alpha
+    def _alpha(self, k: int) -> Any:
+        return ALPHA_TIMES_K / max(k, 1) if self.alpha is None else self.alpha
 
-    def _width(self) -> int:
+    def _k_of_init(self) -> int:
+        init = fitted_init(self.init)
+        if isinstance(init, str | Autoencoder):
+            return 0
+        if isinstance(init, BaseEstimator):
+            return len(fitted_centers(init))
+        return len(init)
+
+    def _width(self, k: int) -> int:
         """Width of the embedding: wide enough for k orthonormal centroids."""
-        return max(self.k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
+        return max(k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
 
     def _check_parameters(self, data: Data) -> None:
-        strengths(self._alpha(), self.k, data.rows)
+        strengths(self._alpha(data.k), data.k, data.rows)
         check_memory(self.memory)
         if self.mixed_precision and data.rows.dtype != torch.float32:
             raise ValueError(
@@ -384,56 +400,67 @@ class DeepAEClustering(BaseModuleClusterer):
                 "hidden_layer_sizes must hold integers of at least 1, but is "
                 f"{self.hidden_layer_sizes!r}."
             )
-        width = self._width()
         init = fitted_init(self.init)
         if isinstance(init, DeepAEClustering):
-            check_same("init", {"k": (len(init.cluster_centers_), self.k)})
+            check_same("init", {"k": (len(init.cluster_centers_), data.k)})
             init = init.autoencoder_
         if isinstance(init, Autoencoder):
             check_same("init", {"n_features": (init.n_features, n_features)})
             if self.n_components is not None:
-                check_same("init", {"n_components": (init.n_components, width)})
-            width = init.n_components
+                check_same("init", {"n_components": (init.n_components, self.n_components)})
         elif isinstance(init, BaseEstimator):
             fitted_centers(init)
         elif not isinstance(init, str):
-            init_centers(init, self.k, n_features, data.x.dtype)
-        if width < self.k:
-            warnings.warn(
-                f"n_components={width} is smaller than k={self.k}: so many centroids cannot be "
-                "orthonormal, and nothing fixes the scale of the embedding. Use at least "
-                f"n_components={self.k}.",
-                UserWarning,
-                stacklevel=5,
-            )
+            init_centers(init, data.k, n_features, data.x.dtype)
+        if self._is_warm():
+            warn_about_width(self.n_components_, data.k)
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        init = fitted_init(self.init)
+    ) -> tuple[Any, list[dict[str, Any]], int]:
+        init, k = fitted_init(self.init), data.k
         if isinstance(init, DeepAEClustering):
-            return init.module_, []
+            warn_about_width(init.n_components_, k)
+            return init.module_, [], k
         if isinstance(init, Autoencoder):
-            return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
+            autoencoder = copy.deepcopy(init).to(data.rows.device, data.rows.dtype)
+            k = k or find_k(autoencoder, data, seed)
+            warn_about_width(autoencoder.n_components, k)
+            return autoencoder, [], k
+        width = self._width(k)
+        autoencoder, history = self._pretrain("pretraining", width, data, seed, watch)
+        k = k or find_k(autoencoder, data, seed)
+        if self._width(k) > width and not watch.stopped:
+            width = self._width(k)
+            autoencoder, again = self._pretrain("widening", width, data, seed, watch)
+            history = [*history, *again]
+        warn_about_width(width, k)
+        return autoencoder, history, k
+
+    def _pretrain(
+        self, phase: str, width: int, data: Data, seed: int, watch: Watch
+    ) -> tuple[Autoencoder, list[dict[str, Any]]]:
+        """An autoencoder with a code of ``width``, trained to reconstruct, and its history."""
         assert data.standardizer is not None
         device = data.rows.device
         if self.memory is not None:
             check_picklable("autoencoder", self._recipe())
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
-        with watch.phase("pretraining", self.pretrain_iter) as phase:
+        with watch.phase(phase, self.pretrain_iter) as watched:
             autoencoder, history = pretrain_once(
                 self.memory,
                 (data.x, data.weight, str(device), views),
+                phase=phase,
                 rows=data.partners.pretraining,
                 recipe=self._recipe(),
                 standardizer=data.standardizer,
-                n_components=self._width(),
+                n_components=width,
                 seed=seed,
                 mixed_precision=self.mixed_precision,
                 training_settings=self._training_settings(data.rows),
                 stopping_settings=self._stopping_settings(self.pretrain_iter),
-                watch=phase,
+                watch=watched,
             )
         return autoencoder.to(device), history
 
@@ -451,7 +478,7 @@ class DeepAEClustering(BaseModuleClusterer):
         autoencoder = copy.deepcopy(prepared)
         autoencoder.mixed_precision = self.mixed_precision
         module, history = self._start_module(autoencoder, data.of_start(), seed, watch)
-        alpha = strengths(self._alpha(), self.k, data.rows)
+        alpha = strengths(self._alpha(data.k), data.k, data.rows)
         contrast = data.partners.are_neighbours
         network = DeepNetwork(
             autoencoder, module, alpha, self.gamma, contrast, beta=self.beta, lam=self.lam
@@ -468,46 +495,29 @@ class DeepAEClustering(BaseModuleClusterer):
         kind = kind if isinstance(kind, str) else None
         if kind == "random" or seed is None:
             rng = np.random.RandomState(seed)
-            return make_module(starts.glorot_start(self.k, autoencoder.n_components, rng), rows), []
+            return make_module(starts.glorot_start(data.k, autoencoder.n_components, rng), rows), []
         own, weight = apply(autoencoder.embed, rows), data.all_weights()
         z = ranks.stack(own)
         if kind is None:
-            centroids = self._embed_centers(init, autoencoder, data)
+            centroids = embed_centers(init, autoencoder, data)
         elif kind == "k-means" and data.partners:
-            return make_module(connected_start(autoencoder, z, self.k, data, seed), rows), []
+            return make_module(connected_start(autoencoder, z, data.k, data, seed), rows), []
         else:
             find = starts.kmeans_plusplus_centroids if kind == "k-means++" else best_centroids
-            centroids = ranks.first(find, z, self.k, seed=seed, sample_weight=weight)
+            centroids = ranks.first(find, z, data.k, seed=seed, sample_weight=weight)
         if kind == "pinv":
-            return self._train_module_alone(starts.pinv_encoder(centroids), own, data, seed, watch)
+            start = starts.pinv_encoder(centroids)
+            return train_alone(
+                make_module(start, rows),
+                strengths(self._alpha(data.k), data.k, rows),
+                data.rows_of_own(own),
+                seed,
+                watch,
+                self._training_settings(rows),
+                self._stopping_settings(MODULE_EPOCHS),
+            )
         start = posterior_start(autoencoder, z, centroids, data)
         return make_module(start, rows), []
-
-    def _embed_centers(self, init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
-        """Centroids (k, p): the codes of centres given in the space of X."""
-        centers = fitted_centers(init) if isinstance(init, BaseEstimator) else init
-        centers = init_centers(centers, self.k, data.x.shape[1], data.x.dtype)
-        return apply(autoencoder.embed, make_rows(centers, None, data.rows.device, data.rows.dtype))
-
-    def _train_module_alone(
-        self, start: starts.Start, z: np.ndarray, data: Data, seed: int, watch: Watch
-    ) -> tuple[ClusteringModule, list[dict[str, Any]]]:
-        """The published second step: the module trained on a fixed embedding ``z``."""
-        rows = data.rows_of_own(z)
-        origin = torch.zeros(z.shape[1], device=rows.device, dtype=rows.dtype)
-        network = ShallowNetwork(
-            Standardizer(origin, torch.ones_like(origin[0])),
-            make_module(start, rows),
-            strengths(self._alpha(), self.k, rows),
-            gamma=0.0,
-            unit=1.0,
-        )
-        training = Training(
-            network, phase="module", generator=make_generator(seed), **self._training_settings(rows)
-        )
-        with watch.phase("module", MODULE_EPOCHS) as phase:
-            training.run(rows, watch=phase, **self._stopping_settings(MODULE_EPOCHS))
-        return network.clustering, training.history
 
     def _resume(self, data: Data) -> ClusteringNetwork:
         if self.n_components is not None:
@@ -533,7 +543,7 @@ class DeepAEClustering(BaseModuleClusterer):
             "n_components_": width,
             "_n_features_out": width,
             "embedding_centers_": np.array(to_numpy(network.clustering.means), dtype=dtype),
-            "embedding_covariances_": np.full(self.k, inner_variance, dtype=dtype),
+            "embedding_covariances_": np.full(network.clustering.k, inner_variance, dtype=dtype),
         }
 
     def transform(self, X, adjacency=None):

@@ -1,14 +1,22 @@
 """Where joint training starts: the code placed to suit its centroids, and W, b, M there."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from . import _initialization as starts
+from ._checks import fitted_centers, init_centers
 from ._data import Data
 from ._graph import connected_clusters
 from ._mixtures import VARIANCE_FLOOR
-from ._modules import Autoencoder
-from ._rows import Rows
+from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardizer
+from ._progress import Watch
+from ._rows import Rows, make_rows
+from ._tensors import make_generator
+from ._training import Training, apply
+from ._valleys import count_clusters
 
 
 def place(
@@ -34,6 +42,21 @@ def posterior_start(
     )
 
 
+def find_k(autoencoder: Autoencoder, data: Data, seed: int) -> int:
+    """The number of clusters among the codes of the rows."""
+    seen = data.of_start()
+    ranks, weight = seen.share.ranks, seen.all_weights()
+    z = ranks.stack(apply(autoencoder.embed, seen.rows))
+    return ranks.first(count_clusters, z, seed=seed, sample_weight=weight)
+
+
+def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:
+    """Centroids (k, p): the codes of centres given in the space of X."""
+    centers = fitted_centers(init) if isinstance(init, BaseEstimator) else init
+    centers = init_centers(centers, data.k, data.x.shape[1], data.x.dtype)
+    return apply(autoencoder.embed, make_rows(centers, None, data.rows.device, data.rows.dtype))
+
+
 def connected_start(
     autoencoder: Autoencoder, z: np.ndarray, k: int, data: Data, seed: int
 ) -> starts.Start:
@@ -47,3 +70,24 @@ def connected_start(
     shift, spread = place(autoencoder, centroids, within, data.rows)
     precision = np.linalg.inv(covariance) * (spread**2 / starts.SOFTENING)
     return starts.tied_encoder((means - shift) / spread, precision, weights)
+
+
+def train_alone(
+    module: ClusteringModule,
+    alpha: torch.Tensor,
+    rows: Rows,
+    seed: int,
+    watch: Watch,
+    training_settings: dict[str, Any],
+    stopping_settings: dict[str, Any],
+) -> tuple[ClusteringModule, list[dict[str, Any]]]:
+    """The published second step: the module trained on a fixed embedding, and its history."""
+    origin = torch.zeros(rows.shape[1], device=rows.device, dtype=rows.dtype)
+    standardizer = Standardizer(origin, torch.ones_like(origin[0]))
+    network = ShallowNetwork(standardizer, module, alpha, gamma=0.0, unit=1.0)
+    training = Training(
+        network, phase="module", generator=make_generator(seed), **training_settings
+    )
+    with watch.phase("module", stopping_settings["max_iter"]) as phase:
+        training.run(rows, watch=phase, **stopping_settings)
+    return network.clustering, training.history

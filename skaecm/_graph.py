@@ -107,9 +107,9 @@ def telling_neighbours(x: Any, k: int) -> sp.csr_array | None:
     dimension grows the share of hubs, near to rows of all kinds (Radovanovic, Nanopoulos,
     Ivanovic 2010), and distances tell less. The skewness of the in-degrees measures it; 1.2
     is the customary limit. Rows must be many enough for neighbours to be of one cluster, and
-    few enough for an exact search.
+    few enough for an exact search; ``k`` is 0 where it is yet to be found.
     """
-    if not ROWS_PER_CLUSTER * k <= x.shape[0] <= EXACT_ROWS:
+    if not ROWS_PER_CLUSTER * max(k, 1) <= x.shape[0] <= EXACT_ROWS:
         return None
     graph = _nearest(x, NEIGHBOURS)
     # How much more often than the mean, which is NEIGHBOURS, a row is one.
@@ -123,7 +123,7 @@ def _nearest(x: Any, n_neighbors: int) -> sp.csr_array:
     n_neighbors = min(n_neighbors, x.shape[0] - 1)
     if n_neighbors == 0:
         return sp.csr_array(x.shape[:1] * 2, dtype=np.float64)
-    x = _principal(x)
+    x = principal(x)
     if x.shape[0] > EXACT_ROWS:
         return _approximate_neighbours(x, n_neighbors)
     return sp.csr_array(kneighbors_graph(x, n_neighbors, mode="connectivity"))
@@ -136,7 +136,7 @@ def _symmetric(graph: sp.csr_array) -> sp.csr_array:
     return graph
 
 
-def _principal(x: Any) -> Any:
+def principal(x: Any) -> Any:
     """Rows (n, d) as they are, or on their first directions where they are wide."""
     if x.shape[1] <= SEARCH_WIDTH:
         return x
@@ -150,7 +150,7 @@ def trusted(graph: sp.csr_array, x: Any, nearest: sp.csr_array | None) -> sp.csr
     edge is weighted by ``exp(-s / (median(s) / 2))`` with the squared distance s of its
     rows and the median over the given ones.
     """
-    x = _principal(x)
+    x = principal(x)
     scale = LIKENESS * np.median(_squared_lengths(graph, x)) if graph.nnz else 0.0
     if nearest is not None:
         graph = sp.csr_array(graph + nearest)

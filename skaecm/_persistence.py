@@ -36,7 +36,7 @@ from ._values import NotKept, Reader, Refusal, Writer, describe
 from ._version import __version__
 
 # Raised when a file of today could not be read as it was meant by the code of before.
-FORMAT = 1
+FORMAT = 2
 
 # The name of the document in a file.
 MARK = "skaecm"
@@ -48,6 +48,7 @@ ESTIMATORS = {cls.__name__: cls for cls in (ClusteringModuleGMM, DeepAEClusterin
 LEARNED: dict[type, dict[str, Any]] = {
     ClusteringModuleGMM: {
         "labels_": "n",
+        "n_clusters_": Integral,
         "cluster_centers_": "kd",
         "means_": "kd",
         "weights_": "k",
@@ -455,6 +456,8 @@ def check_learned(cls: type, values: dict[str, Any]) -> None:
     if names is not None and (names.dtype, names.shape) != (object, (n_features,)):
         raise ValueError("feature_names_in_ is not one name for each feature")
     check_history(values["history_"])
+    if not 1 <= values["n_clusters_"] <= k:
+        raise ValueError("n_clusters_ is not a number of its clusters")
     if any(not isinstance(loss, Real) for loss in values["loss_curve_"]):
         raise ValueError("loss_curve_ holds more than numbers")
 

@@ -29,6 +29,7 @@ ROOMS = {
     "_training": {"_rows", "_tensors"},
     "_initialization": {"_missing", "_mixtures"},
     "_kmeans": set(),
+    "_valleys": {"_graph", "_initialization", "_kmeans"},
     "_modules": {"_losses", "_ranks", "_rows"},
     "_checks": {"_rows", "_shares"},
     "_partners": {
@@ -77,6 +78,7 @@ ROOMS |= {
         "_version",
     },
 }
+ROOMS["_learned"] = {"_data", "_mixtures", "_modules", "_tensors", "_training"}
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
     "_extras",
@@ -92,7 +94,19 @@ ROOMS["_base"] = ROOMS.keys() - {
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
-    "_deep_start": {"_data", "_graph", "_initialization", "_mixtures", "_modules", "_rows"},
+    "_deep_start": {
+        "_checks",
+        "_data",
+        "_graph",
+        "_initialization",
+        "_mixtures",
+        "_modules",
+        "_progress",
+        "_rows",
+        "_tensors",
+        "_training",
+        "_valleys",
+    },
     "_deep_clustering": BELOW | {"_deep_start"},
     "_onnx": {"_base", "_extras", "_files", "_modules"},
     "_persistence": {

@@ -29,6 +29,7 @@ from torch import nn
 import skaecm
 from skaecm import ClusteringModuleGMM, DeepAEClustering
 from skaecm.__main__ import main
+from skaecm._persistence import FORMAT
 from skaecm.autoencoders import ConvolutionalAutoencoder, MLPAutoencoder
 
 pytest.importorskip("safetensors")
@@ -670,20 +671,20 @@ def test_damage_is_seen(saved, path):
 
 
 def test_later_versions_are_named(saved, path):
-    saved.document["format"] = 2
+    saved.document["format"] = FORMAT + 1
     saved.document["versions"]["skaecm"] = "3.1"
     saved.write()
     with pytest.raises(
         ValueError,
-        match=r"format 2, written by skaecm 3.1, but .* reads format 1. Upgrade skaecm",
+        match=rf"format {FORMAT + 1}, written by skaecm 3.1, but .* reads format {FORMAT}. Upgrade",
     ):
         skaecm.load(path)
-    saved.document["format"] = 0
+    saved.document["format"] = FORMAT - 1
     saved.write()
-    with pytest.raises(ValueError, match=r"reads format 1. Use skaecm 3.1, or fit again") as error:
+    with pytest.raises(ValueError, match=rf"reads format {FORMAT}. Use skaecm 3.1, or") as error:
         skaecm.load(path)
     assert "Upgrade" not in str(error.value)
-    saved.document["format"] = 1
+    saved.document["format"] = FORMAT
     saved.document["parameters"]["delta"] = 1.0
     saved.write()
     with pytest.raises(ValueError, match=r"skaecm 3.1, .* does not know: delta. Upgrade skaecm"):

@@ -28,7 +28,8 @@ SMALL = [
     DeepAEClustering(k=3, hidden_layer_sizes=(16,), pretrain_iter=5, max_iter=5),
 ]
 MASKED = [clone(estimator).set_params(missing="mask") for estimator in SMALL]
-INSTANCES = [*SMALL, *MASKED, ClusteringModuleGMM(), DeepAEClustering()]
+COUNTING = [clone(estimator).set_params(k="auto") for estimator in SMALL]
+INSTANCES = [*SMALL, *MASKED, *COUNTING, ClusteringModuleGMM(), DeepAEClustering()]
 
 # As scikit-learn excuses its own KMeans: centres and batches are drawn at random
 # over the rows, so that a row of weight two and the row twice, or a row of weight
