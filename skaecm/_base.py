@@ -40,7 +40,7 @@ from ._fitted import BaseFittedClusterer
 from ._identity import identity
 from ._initialization import Start
 from ._kmeans import sample_size
-from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
+from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Description, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
@@ -124,7 +124,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     @abstractmethod
     def _learned_own(
-        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+        self, network: ClusteringNetwork, dtype: np.dtype, found: Description
     ) -> dict[str, Any]:
         """The learned attributes that only the subclass has."""
 
@@ -537,17 +537,17 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def _learned(self, run: Run, data: Data, *, renumber: bool = True) -> dict[str, Any]:
         """All learned attributes, by name, from the network as it now is."""
         network = run.network.eval()
-        found, outer, inner = network.describe(data.rows)
-        check_finite({"distortion": outer}, "a pass over all rows")
-        renumbered = renumber and self._renumber(network, found, data.share.ranks)
-        if renumbered or len(found) < len(data.held):
+        found = network.describe(data.rows)
+        check_finite({"distortion": found.outer}, "a pass over all rows")
+        renumbered = renumber and self._renumber(network, found.labels, data.share.ranks)
+        if renumbered or len(found.labels) < len(data.held):
             labels = apply(network.labels, data.held)
         else:
-            labels = to_numpy(found)
+            labels = to_numpy(found.labels)
         network = network.cpu()
         standardizer = network.standardizer
         dtype = data.x.dtype
-        variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
+        variance = max(found.outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
         centers = np.array(to_numpy(standardizer.inverse(network.prototypes())), dtype=dtype)
         return {
             "module_": network,
@@ -561,8 +561,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
             "n_iter_": run.n_iter,
             "converged_": run.converged,
-            # Rounding may leave a distance of zero below it.
-            **self._learned_own(network, dtype, max(inner, 0.0)),
+            **self._learned_own(network, dtype, found),
             "_training_state": None,
         }
 

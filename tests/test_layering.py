@@ -93,7 +93,22 @@ BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
     "_deep_start": {"_data", "_graph", "_initialization", "_mixtures", "_modules", "_rows"},
-    "_deep_clustering": BELOW | {"_deep_start"},
+    "_likelihood": {"_mixtures", "_modules", "_rows", "_tensors"},
+    "_modularity": {"_graph"},
+    "_deep_fitted": {
+        "_block_rows",
+        "_blocks",
+        "_checks",
+        "_fitted",
+        "_likelihood",
+        "_missing",
+        "_modularity",
+        "_rows",
+        "_shares",
+        "_tensors",
+        "_training",
+    },
+    "_deep_clustering": BELOW | {"_deep_fitted", "_deep_start"},
     "_onnx": {"_base", "_extras", "_files", "_modules"},
     "_persistence": {
         "_clustering_module",
@@ -120,7 +135,7 @@ ROOMS |= {
 # These talk to estimators through public names alone, and no room above knows them.
 PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
-    "metrics": PUBLIC,
+    "metrics": PUBLIC | {"_modularity"},
     "inspection": PUBLIC,
     "_tables": {"_extras"},
     "datasets": PUBLIC | {"_tables"},
