@@ -39,7 +39,7 @@ from ._identity import identity
 from ._initialization import Start
 from ._kmeans import sample_size
 from ._learned import learned
-from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Standardizer
+from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Description, Standardizer
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
@@ -129,7 +129,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     @abstractmethod
     def _learned_own(
-        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+        self, network: ClusteringNetwork, dtype: np.dtype, found: Description
     ) -> dict[str, Any]:
         """The learned attributes that only the subclass has."""
 

@@ -1,10 +1,11 @@
 """`ClusteringModuleGMM`: the clustering module on the rows themselves."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
@@ -14,13 +15,16 @@ from sklearn.utils.validation import check_is_fitted
 from . import _initialization as starts
 from . import _mixtures
 from ._base import BaseModuleClusterer, make_module
-from ._checks import check_same, fitted_init, init_centers, strengths
+from ._block_rows import rows_of
+from ._blocks import Blocks
+from ._checks import check_same, check_weight, fitted_init, init_centers, scale_weight, strengths
 from ._data import Data
 from ._kmeans import repaired_centroids, sample_rows
 from ._missing import filled, has_missing, observed_kmeans
-from ._modules import ClusteringNetwork, ShallowNetwork, Standardizer
+from ._modules import ClusteringNetwork, Description, ShallowNetwork, Standardizer
 from ._progress import UNWATCHED, Watch
-from ._tensors import to_numpy
+from ._shares import undivided
+from ._tensors import compute_dtype, to_numpy
 from ._valleys import count_clusters
 
 
@@ -171,6 +175,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
     Notes
     -----
+    `score`, `score_samples`, `bic`, `aic` and `sample` are those of the implied mixture,
+    ``sum_j weights_[j] N(x; cluster_centers_[j], covariances_[j] I)``, in nats.
+
     With ``k="auto"`` the number of clusters is found as follows; then all is as with that
     `k`. Surplus clusters are made by k-means on one half of the rows, the wide ones
     projected on 64 principal directions. For two of them, with the means m and m' and
@@ -378,9 +385,47 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         return starts.posterior_encoder(means, max(variance, _mixtures.VARIANCE_FLOOR))
 
     def _learned_own(
-        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+        self, network: ClusteringNetwork, dtype: np.dtype, found: Description
     ) -> dict[str, Any]:
         return {"_n_features_out": network.clustering.k}
+
+    def score(self, X, y=None, sample_weight=None, adjacency=None):
+        """Mean log-likelihood of X under the implied mixture.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
+            Rows to score, of any kind that `fit` takes.
+        y : Ignored
+            Present for API consistency.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Row weights of the mean.
+        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
+            Edges among these rows; None takes every row by itself.
+
+        Returns
+        -------
+        log_likelihood : float
+            Nats per row; higher is better. Comparable with
+            ``GaussianMixture(covariance_type="spherical").score``.
+        """
+        return self._mean_log_likelihood(X, sample_weight, adjacency)[0]
+
+    def _mean_log_likelihood(self, X, sample_weight, adjacency) -> tuple[float, int]:
+        """What `score` gives, and the number of rows."""
+        log_prob = self.score_samples(X, adjacency)
+        weight = check_weight(sample_weight, log_prob[:, None])
+        weight, _ = scale_weight(weight, undivided(len(log_prob)))
+        return float(np.average(log_prob, weights=weight)), len(log_prob)
+
+    def _log_density(self, x: Any) -> np.ndarray:
+        mixture = self.weights_, self.cluster_centers_, self.covariances_
+        parts: Iterable[Any] = [x]
+        if isinstance(x, Blocks):
+            device = torch.device("cpu")
+            rows = rows_of(x, None, device, compute_dtype(x.dtype, device))
+            parts = (to_numpy(batch.x) for batch in rows.in_order())
+        return np.concatenate([_mixtures.log_density(part, *mixture) for part in parts])
 
     def transform(self, X, adjacency=None):
         """Code of X: the responsibilities, as `predict_proba`.

@@ -110,7 +110,9 @@ def fit_all(methods: dict[str, BaseEstimator], X: np.ndarray, say: Say) -> Itera
 
 def _log_likelihood(estimator: BaseEstimator, X: np.ndarray) -> float | None:
     """Mean log-likelihood of X in nats, of those methods that have one in the space of X."""
-    return None if isinstance(estimator, KMeans | Pipeline) else float(estimator.score(X))
+    if isinstance(estimator, KMeans | Pipeline):
+        return None
+    return float(np.mean(estimator.score_samples(X), dtype=np.float64))
 
 
 def _one_line(text: str) -> str:

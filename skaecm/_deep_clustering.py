@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, check_memory
+from sklearn.utils.validation import check_memory
 
 from . import _initialization as starts
 from ._base import BaseModuleClusterer, make_module
@@ -23,17 +23,19 @@ from ._checks import (
     warn_about_width,
 )
 from ._data import Data
+from ._deep_fitted import BaseDeepFitted
 from ._deep_start import connected_start, embed_centers, find_k, posterior_start, train_alone
+from ._mixtures import VARIANCE_FLOOR
 from ._modules import (
     Autoencoder,
     ClusteringModule,
     ClusteringNetwork,
     DeepNetwork,
+    Description,
 )
 from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
-from ._rows import make_rows
-from ._tensors import borrow, resolve_device, sharing_memory, to_numpy
+from ._tensors import to_numpy
 from ._training import apply
 from .autoencoders import MLPAutoencoder
 
@@ -49,7 +51,7 @@ ALPHA_TIMES_K = 0.5
 DEFAULT_WIDTH = 10
 
 
-class DeepAEClustering(BaseModuleClusterer):
+class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     """Joint clustering and embedding by an autoencoder with a clustering module.
 
     The embedding and the clustering are learned together (AE-CM) [1]_. With
@@ -208,6 +210,8 @@ class DeepAEClustering(BaseModuleClusterer):
         cluster: the mean distortion per feature.
     embedding_covariances_ : ndarray of shape (k,)
         The same in the embedding.
+    noise_variance_ : float
+        Mean squared error of the reconstruction per feature, in the space of X.
     autoencoder_ : torch.nn.Module
         The trained autoencoder, to be the `init` of another fit.
     module_ : torch.nn.Module
@@ -242,15 +246,18 @@ class DeepAEClustering(BaseModuleClusterer):
 
     Notes
     -----
+    `score` is the modularity of the clusters on the graph of nearest rows of X. It holds
+    neither the loss weights nor the embedding, so that settings can be compared.
+
+    `score_samples` is the log-density, in nats of the space of X, of the model from which
+    `sample` draws: ``z ~ sum_j weights_[j] N(embedding_centers_[j], embedding_covariances_[j]
+    I)`` and ``x ~ N(h(z), noise_variance_ I)``. The integral over z takes h as straight
+    about the row's own code: it is exact for a linear decoder.
+
     With ``k="auto"`` clusters are counted among the codes of the pretrained autoencoder as
     :class:`ClusteringModuleGMM` counts them in X. What follows is the fit with that `k`. An
     embedding of the default width that is then too narrow is trained anew, as wide as
     there are clusters (the phase "widening").
-
-    `score` and `score_samples` are those of the mixture of the decoded centroids,
-    ``sum_j weights_[j] N(x; cluster_centers_[j], covariances_[j] I)``, in nats of
-    the space of X: they do not contain the loss weights, so that settings can be
-    compared.
 
     References
     ----------
@@ -533,75 +540,20 @@ class DeepAEClustering(BaseModuleClusterer):
         return adopted
 
     def _learned_own(
-        self, network: ClusteringNetwork, dtype: np.dtype, inner_variance: float
+        self, network: ClusteringNetwork, dtype: np.dtype, found: Description
     ) -> dict[str, Any]:
         assert isinstance(network, DeepNetwork)
         network.autoencoder.mixed_precision = False
         width = network.autoencoder.n_components
+        scale = float(network.standardizer.scale)
         return {
             "autoencoder_": network.autoencoder,
             "n_components_": width,
             "_n_features_out": width,
             "embedding_centers_": np.array(to_numpy(network.clustering.means), dtype=dtype),
-            "embedding_covariances_": np.full(network.clustering.k, inner_variance, dtype=dtype),
+            # Rounding may leave a distance of zero below it.
+            "embedding_covariances_": np.full(
+                network.clustering.k, max(found.inner, 0.0), dtype=dtype
+            ),
+            "noise_variance_": max(found.residual, VARIANCE_FLOOR) * scale**2,
         }
-
-    def transform(self, X, adjacency=None):
-        """Embed X.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
-            Rows to embed, of any kind that `fit` takes.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        embedding : ndarray of shape (n_samples, n_components)
-            Codes of the autoencoder.
-        """
-        return self._apply("embed", X, adjacency)
-
-    def inverse_transform(self, X):
-        """Decode points of the embedding to the space of the input.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Points of the embedding.
-
-        Returns
-        -------
-        X_original : ndarray of shape (n_samples, n_features)
-            Decoded points.
-        """
-        check_is_fitted(self)
-        code = self._check_code(X, self.n_components_, "the embedding")
-        return self._decode(code)
-
-    def sample(self, n_samples=1):
-        """Draw from the mixture in the embedding and decode.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of points.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The decoded points, sorted by component.
-        y : ndarray of shape (n_samples,)
-            Their components.
-        """
-        check_is_fitted(self)
-        code, labels = self._sample(n_samples, self.embedding_centers_, self.embedding_covariances_)
-        return self._decode(code), labels
-
-    def _decode(self, code: np.ndarray) -> np.ndarray:
-        with sharing_memory(self.device):
-            device = resolve_device(self.device)
-            network = borrow(self.module_, device)
-            rows = make_rows(code, None, device, network.dtype)
-            return apply(network.reconstruct, rows).astype(code.dtype, copy=False)

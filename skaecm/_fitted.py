@@ -5,7 +5,6 @@ network, and back. Nothing is learned.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from numbers import Integral
 from typing import Any
@@ -24,14 +23,13 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from . import _mixtures
 from ._block_rows import rows_of
 from ._blocks import Blocks, opened
-from ._checks import check_weight, narrow_indices, refuse_smoothing, scale_weight
+from ._checks import narrow_indices, refuse_smoothing
 from ._extras import need
 from ._graph import check_adjacency, smooth
 from ._missing import has_missing
 from ._ranks import ALONE, Ranks
 from ._rows import IncompleteRows, Rows
-from ._shares import undivided
-from ._tensors import borrow, compute_dtype, resolve_device, sharing_memory, to_numpy
+from ._tensors import borrow, resolve_device, sharing_memory
 from ._training import apply
 
 
@@ -43,6 +41,14 @@ class BaseFittedClusterer(
     @abstractmethod
     def transform(self, X, adjacency=None):
         """Map X to the space of the module."""
+
+    @abstractmethod
+    def score(self, X, y=None, sample_weight=None, adjacency=None):
+        """What the fit is worth on X; higher is better."""
+
+    @abstractmethod
+    def _log_density(self, x: Any) -> np.ndarray:
+        """Log-density (n,) of checked rows, whatever they are held in."""
 
     def _validate(self, X, *, reset: bool):
         """X as CSR or as a C-ordered array, float32 or float64; blocks as they are."""
@@ -99,15 +105,20 @@ class BaseFittedClusterer(
         """X of a fitted estimator, mixed with its neighbours where there are edges."""
         return self._smoothed(self._validate(X, reset=False), adjacency)[0]
 
+    def _borrowed(self, x: Any) -> tuple[Any, Rows]:
+        """The network on the device, and checked rows on their way to it."""
+        device = resolve_device(self.device)
+        network = borrow(self.module_, device)
+        rows = self._make_rows(x, None, device, network.dtype)
+        return network, rows.filled_with(network.standardizer.offset)
+
     def _apply(self, method: str, X, adjacency) -> np.ndarray:
         """A method of the network, row by row, on X that is checked first."""
         check_is_fitted(self)
         with sharing_memory(self.device), self._opened(X, adjacency) as x:
             x = self._validate_new(x, adjacency)
-            device = resolve_device(self.device)
-            network = borrow(self.module_, device)
-            rows = self._make_rows(x, None, device, network.dtype)
-            answer = apply(getattr(network, method), rows.filled_with(network.standardizer.offset))
+            network, rows = self._borrowed(x)
+            answer = apply(getattr(network, method), rows)
         # Labels are whole numbers whatever X is.
         return answer.astype(x.dtype, copy=False) if answer.dtype.kind == "f" else answer
 
@@ -146,11 +157,10 @@ class BaseFittedClusterer(
         return self._apply("proba", X, adjacency)
 
     def score_samples(self, X, adjacency=None):
-        """Log-likelihood of every row under the implied mixture.
+        """Log-likelihood of every row under the mixture that was fitted.
 
-        The mixture has the weights `weights_`, the means `cluster_centers_` and
-        the covariances ``covariances_[j] * I``, all in the space of X. Of a row with
-        missing entries it is the marginal density of those observed.
+        The mixture and its density in the space of X are in the notes on the class. Of a row
+        with missing entries it is the marginal density of those observed.
 
         Parameters
         ----------
@@ -165,44 +175,8 @@ class BaseFittedClusterer(
             Log-densities in nats.
         """
         check_is_fitted(self)
-        mixture = self.weights_, self.cluster_centers_, self.covariances_
-        with self._opened(X, adjacency) as x:
-            x = self._validate_new(x, adjacency)
-            parts: Iterable[Any] = [x]
-            if isinstance(x, Blocks):
-                device = torch.device("cpu")
-                rows = rows_of(x, None, device, compute_dtype(x.dtype, device))
-                parts = (to_numpy(batch.x) for batch in rows.in_order())
-            return np.concatenate([_mixtures.log_density(part, *mixture) for part in parts])
-
-    def score(self, X, y=None, sample_weight=None, adjacency=None):
-        """Mean log-likelihood of X under the implied mixture.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
-            Rows to score, of any kind that `fit` takes.
-        y : Ignored
-            Present for API consistency.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Row weights of the mean.
-        adjacency : {sparse matrix, array-like} of shape (n_samples, n_samples), default=None
-            Edges among these rows; None takes every row by itself.
-
-        Returns
-        -------
-        log_likelihood : float
-            Nats per row; higher is better. Comparable with
-            ``GaussianMixture(covariance_type="spherical").score``.
-        """
-        return self._mean_log_likelihood(X, sample_weight, adjacency)[0]
-
-    def _mean_log_likelihood(self, X, sample_weight, adjacency) -> tuple[float, int]:
-        """What `score` gives, and the number of rows."""
-        log_prob = self.score_samples(X, adjacency)
-        weight = check_weight(sample_weight, log_prob[:, None])
-        weight, _ = scale_weight(weight, undivided(len(log_prob)))
-        return float(np.average(log_prob, weights=weight)), len(log_prob)
+        with sharing_memory(self.device), self._opened(X, adjacency) as x:
+            return self._log_density(self._validate_new(x, adjacency))
 
     def history_frame(self):
         """The history as a table, the best epochs marked.

@@ -8,36 +8,36 @@ import torch
 
 from . import _mixtures
 from ._data import Data, Run
-from ._modules import ClusteringNetwork
+from ._modules import ClusteringNetwork, Description
 from ._tensors import to_numpy
 from ._training import apply, check_finite
 
-Own = Callable[[ClusteringNetwork, np.dtype, float], dict[str, Any]]
+Own = Callable[[ClusteringNetwork, np.dtype, Description], dict[str, Any]]
 
 
 def learned(run: Run, data: Data, own: Own, *, renumber: bool) -> dict[str, Any]:
     """All learned attributes, by name; the network is then on the CPU.
 
-    ``own`` are those that only the subclass has, from the network, the dtype of X and the
-    variance in the space of the module. With ``renumber`` clusters without rows are
+    ``own`` are those that only the subclass has, from the network, the dtype of X and what
+    a pass over the rows found. With ``renumber`` clusters without rows are
     numbered last, so that labels have no gaps.
     """
     network = run.network.eval()
-    found, outer, inner = network.describe(data.rows)
-    check_finite({"distortion": outer}, "a pass over all rows")
+    found = network.describe(data.rows)
+    check_finite({"distortion": found.outer}, "a pass over all rows")
     k = network.clustering.k
-    is_empty = data.share.ranks.total(torch.bincount(found, minlength=k)) == 0
+    is_empty = data.share.ranks.total(torch.bincount(found.labels, minlength=k)) == 0
     renumbered = renumber and bool(is_empty.any())
     if renumbered:
         network.clustering.reorder(torch.argsort(is_empty.long(), stable=True))
-    if renumbered or len(found) < len(data.held):
+    if renumbered or len(found.labels) < len(data.held):
         labels = apply(network.labels, data.held)
     else:
-        labels = to_numpy(found)
+        labels = to_numpy(found.labels)
     network = network.cpu()
     standardizer = network.standardizer
     dtype = data.x.dtype
-    variance = max(outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
+    variance = max(found.outer, _mixtures.VARIANCE_FLOOR) * float(standardizer.scale) ** 2
     centers = np.array(to_numpy(standardizer.inverse(network.prototypes())), dtype=dtype)
     return {
         "module_": network,
@@ -52,7 +52,6 @@ def learned(run: Run, data: Data, own: Own, *, renumber: bool) -> dict[str, Any]
         "loss_curve_": [row["loss"] for row in run.history if row["phase"] == "training"],
         "n_iter_": run.n_iter,
         "converged_": run.converged,
-        # Rounding may leave a distance of zero below it.
-        **own(network, dtype, max(inner, 0.0)),
+        **own(network, dtype, found),
         "_training_state": None,
     }

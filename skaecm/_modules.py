@@ -7,7 +7,7 @@ same questions, so an estimator need not know which one it holds.
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -212,6 +212,26 @@ class Autoencoder(nn.Module):
         return terms
 
 
+class Description(NamedTuple):
+    """What a pass over all rows says of them, squares per dimension that was observed.
+
+    Attributes
+    ----------
+    labels : Tensor of shape (n,)
+        The clusters of the rows of this process.
+    outer, inner : float
+        Expected squared distance of standardised rows to the prototypes, and of their codes to
+        the centroids.
+    residual : float
+        Squared error of the reconstruction of standardised rows.
+    """
+
+    labels: Tensor
+    outer: float
+    inner: float
+    residual: float
+
+
 class ClusteringNetwork(nn.Module, ABC):
     """A space in which rows are clustered, the clustering module, and the loss.
 
@@ -336,14 +356,10 @@ class ClusteringNetwork(nn.Module, ABC):
         return self.decode(self.clustering.means)
 
     @torch.no_grad()
-    def describe(self, rows: Rows) -> tuple[Tensor, float, float]:
-        """The clusters (n,) of rows and, in the same pass, the distortions of all.
-
-        These are the expected squared distances of standardised rows to the prototypes,
-        per dimension that was observed, and of their codes to the centroids.
-        """
+    def describe(self, rows: Rows) -> Description:
+        """The clusters of rows and, in the same pass, the distortions of all."""
         prototypes, means = self.prototypes(), self.clustering.means
-        outer = inner = n_observed = torch.zeros_like(means[0, 0])
+        outer = inner = residual = n_observed = torch.zeros_like(means[0, 0])
         labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
         stop = 0
         for batch in rows.in_order():
@@ -356,13 +372,19 @@ class ClusteringNetwork(nn.Module, ABC):
             scaled = self.standardizer(x)
             outer = outer + share * _losses.distortion(scaled, g, prototypes, weight, seen)
             inner = inner + share * _losses.distortion(z, g, means, weight)
+            error = _losses.squared_error(scaled, self.decode(z), weight, seen)
+            residual = residual + share * error
             if seen is not None:
                 n_observed = n_observed + share * _losses.mean_over_rows(seen.sum(dim=1), weight)
-        totals = rows.ranks.totals({"outer": outer, "inner": inner, "observed": n_observed})
-        return (
+        totals = rows.ranks.totals(
+            {"outer": outer, "inner": inner, "residual": residual, "observed": n_observed}
+        )
+        n_dimensions = float(totals["observed"]) or prototypes.shape[1]
+        return Description(
             labels[:stop],
-            float(totals["outer"]) / (float(totals["observed"]) or prototypes.shape[1]),
+            float(totals["outer"]) / n_dimensions,
             float(totals["inner"]) / means.shape[1],
+            float(totals["residual"]) / n_dimensions,
         )
 
 

@@ -65,6 +65,7 @@ LEARNED: dict[type, dict[str, Any]] = {
 LEARNED[DeepAEClustering] = LEARNED[ClusteringModuleGMM] | {
     "embedding_centers_": "kp",
     "embedding_covariances_": "k",
+    "noise_variance_": Real,
     "n_components_": Integral,
 }
 KEPT_APART = {

@@ -1,13 +1,22 @@
-"""Measures of a clustering against known labels."""
+"""Measures of a clustering: against known labels, and scorers that need none."""
 
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import _safe_indexing, check_array, check_consistent_length
+from sklearn.utils.validation import _num_samples
 
-__all__ = ["aligned_confusion_matrix", "clustering_accuracy"]
+from ._modularity import judged_rows, neighbour_information, neighbour_modularity
+
+__all__ = [
+    "aligned_confusion_matrix",
+    "clustering_accuracy",
+    "log_likelihood_score",
+    "modularity_score",
+    "neighbor_information_score",
+]
 
 
 def clustering_accuracy(labels_true: Any, labels_pred: Any) -> float:
@@ -113,3 +122,158 @@ def _check_labels(name: str, labels: Any) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"{name} must be 1D: shape is {array.shape!r}.")
     return array
+
+
+# Scorers
+# -------
+
+
+def modularity_score(estimator: Any, X: Any, y: Any = None) -> float:
+    """How well clusters hold nearest rows together: their modularity.
+
+    What ``DeepAEClustering.score`` gives, of any clusterer that predicts, to be its ``scoring``.
+    Neighbours are those of `X` as it is given here: of a pipeline, those of the rows before
+    its first step.
+
+    Parameters
+    ----------
+    estimator : object with predict
+        A fitted clusterer, or a pipeline that ends in one.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows to score, best some that it was not fitted on. Of more than 10,000 so many are
+        looked at, always the same ones.
+    y : Ignored
+        Present for API consistency.
+
+    Returns
+    -------
+    modularity : float
+        Between -1/2 and 1; higher is better.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no `predict`.
+    ValueError
+        If X is not numbers, or has missing entries.
+
+    See Also
+    --------
+    neighbor_information_score : The same pairs, measured in nats.
+    skaecm.DeepAEClustering.score : How it is defined.
+
+    Examples
+    --------
+    >>> from sklearn.cluster import KMeans
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from skaecm.metrics import modularity_score
+    >>> X, _ = make_blobs(600, centers=5, n_features=4, random_state=0)
+    >>> search = GridSearchCV(
+    ...     KMeans(random_state=0), {"n_clusters": [3, 5, 8]}, scoring=modularity_score, cv=2
+    ... )
+    >>> search.fit(X).best_params_
+    {'n_clusters': 5}
+    """
+    return neighbour_modularity(*_judged(estimator, X))
+
+
+def neighbor_information_score(estimator: Any, X: Any, y: Any = None) -> float:
+    """What the cluster of a row says of the cluster of its nearest rows: mutual information.
+
+    Of the pairs of a row and one of its 10 nearest rows, ``sum_jl e_jl log(e_jl / (a_j a_l))``
+    with the share ``e_jl`` of pairs from cluster j to cluster l, and ``a_j`` its sum over l.
+    It prefers even sizes more than `modularity_score` does, and more clusters.
+
+    Parameters
+    ----------
+    estimator : object with predict
+        A fitted clusterer, or a pipeline that ends in one.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows to score, as for `modularity_score`.
+    y : Ignored
+        Present for API consistency.
+
+    Returns
+    -------
+    information : float
+        In nats, between 0 and the logarithm of the number of clusters; higher is better.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no `predict`.
+    ValueError
+        If X is not numbers, or has missing entries.
+
+    See Also
+    --------
+    modularity_score : The same pairs, how many of them clusters hold together.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skaecm import ClusteringModuleGMM
+    >>> from skaecm.metrics import neighbor_information_score
+    >>> X = load_iris().data
+    >>> model = ClusteringModuleGMM(k=3, random_state=0).fit(X)
+    >>> 0 < neighbor_information_score(model, X) < 1.1
+    True
+    """
+    return neighbour_information(*_judged(estimator, X))
+
+
+def log_likelihood_score(estimator: Any, X: Any, y: Any = None) -> float:
+    """Mean log-likelihood of X: the mean of ``score_samples``.
+
+    For the choice of a density, of what finds outliers or is drawn from. It is not a good judge
+    of clusters (see the user guide).
+
+    Parameters
+    ----------
+    estimator : object with score_samples
+        A fitted estimator, or a pipeline that ends in one.
+    X : array-like of shape (n_samples, n_features)
+        Rows to score, of any kind that the estimator takes.
+    y : Ignored
+        Present for API consistency.
+
+    Returns
+    -------
+    log_likelihood : float
+        Nats per row; higher is better.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has no `score_samples`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skaecm import ClusteringModuleGMM
+    >>> from skaecm.metrics import log_likelihood_score
+    >>> X = load_iris().data
+    >>> model = ClusteringModuleGMM(k=3, random_state=0).fit(X)
+    >>> log_likelihood_score(model, X) == model.score(X)
+    True
+    """
+    if not hasattr(estimator, "score_samples"):
+        raise TypeError(
+            "log_likelihood_score needs an estimator with score_samples, but was given a "
+            f"{type(estimator).__name__}. Use modularity_score, which needs predict alone."
+        )
+    return float(np.mean(estimator.score_samples(X), dtype=np.float64))
+
+
+def _judged(estimator: Any, X: Any) -> tuple[np.ndarray, Any]:
+    """Predicted clusters of the rows to judge, and these rows."""
+    if not hasattr(estimator, "predict"):
+        raise TypeError(
+            "A scorer of clusters needs an estimator with predict, but was given a "
+            f"{type(estimator).__name__}, which cannot assign new rows."
+        )
+    rows = judged_rows(_num_samples(X))
+    X = X if len(rows) == _num_samples(X) else _safe_indexing(X, rows)
+    x = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
+    return estimator.predict(X), x

