@@ -95,12 +95,12 @@ ODD += [np.zeros(2), np.array(["a"]), b"x", 1j, Ellipsis]
 
 # Right values, and wrong ones that are not just odd.
 GOOD = {
-    "k": [2, 1, 3, 8, 41, np.int32(2)],
+    "k": [2, 1, 3, 8, 41, np.int32(2), "auto"],
     "alpha": [0.0, 0.5, 10.0, 1e300, 1e-300, [1.0, 0.5], [-1.0, 1.0], [np.nan, 1.0], (0.0,)],
     "gamma": [1.0, 0.0, 1e10, 1e300],
     "augment": [None, "noise", "image", rolled, doubled, spoiled],
     "image_shape": [None, (1, 2), (2, 2), [1, 2, 2], (0, 2), (-1, -2), (2,), ("a", "b"), (1.5, 2)],
-    "n_neighbors": [None, 1, 3, 100],
+    "n_neighbors": [None, 1, 3, 100, "auto"],
     "n_init": [1, 2],
     "batch_size": ["auto", 1, 7, 10**12],
     "max_iter": [1, 0, 3],
@@ -335,7 +335,9 @@ def cases(draw):
 
 def check_fitted(estimator, X, adjacency):
     """Raise unless the fitted estimator keeps what it promises."""
-    n, k = len(estimator.labels_), estimator.k
+    n, k = len(estimator.labels_), len(estimator.weights_)
+    assert estimator.k in (k, "auto")
+    assert estimator.n_clusters_ == len(np.unique(estimator.labels_))
     proba = estimator.predict_proba(X, adjacency)
     assert proba.shape == (n, k)
     np.testing.assert_allclose(proba.sum(axis=1), 1.0, atol=1e-5)
