@@ -328,6 +328,11 @@ def run_peer(method, settings, X, k, seed, peers):
         X = X * (largest / X.max())
     if "manifold_params" in params:
         params["manifold_params"] = {"n_components": k} | params["manifold_params"]
+    return labels_of_peer(method, params, X, k, seed, peers)
+
+
+def labels_of_peer(method, params, X, k, seed, peers):
+    """Labels by a method of ClustPy with its first argument ``k``, and what the run cost."""
     with tempfile.TemporaryDirectory() as folder:
         rows, found = Path(folder) / "rows.npz", Path(folder) / "found.npz"
         np.savez(rows, x=X)

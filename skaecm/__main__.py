@@ -99,6 +99,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{command}: error: {message} (see {self.prog} --help)\n")
 
 
+def number_of_clusters(text: str) -> int | str:
+    """An integer or "auto"."""
+    if text != "auto" and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer or auto, but is {text!r}")
+    return text if text == "auto" else int(text)
+
+
 def make_parser() -> Parser:
     """The parser of all arguments."""
     parser = Parser(
@@ -164,7 +171,12 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
 def add_fit_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``fit``."""
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("-k", type=int, required=True, help="number of clusters (required)")
+    parser.add_argument(
+        "-k",
+        type=number_of_clusters,
+        required=True,
+        help="number of clusters, or auto to count them (required)",
+    )
     parser.add_argument(
         "--model",
         metavar="FILE",

@@ -7,8 +7,9 @@ A subclass says how a fit is prepared (`_prepare`) and where a run starts
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,11 +22,11 @@ from ._block_rows import moments_of
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
     check_columns,
+    check_processes,
     check_range,
     check_same,
     check_weight,
     fitted_init,
-    plain,
     scale_weight,
     strengths,
     unchanged_on_failure,
@@ -43,7 +44,9 @@ from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Descript
 from ._partners import Partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
+from ._resizing import resized
 from ._rows import Rows
+from ._runs import best_side_by_side, check_n_jobs, count_workers
 from ._shares import find_share
 from ._tensors import (
     compute_dtype,
@@ -63,9 +66,6 @@ from ._valleys import MOST_CLUSTERS
 STEPS_PER_EPOCH = 32
 SMALLEST_BATCH = 32
 
-# Parameters that may be another on every process of a fit.
-OF_A_PROCESS = ("callback", "checkpoint", "device", "memory", "verbose")
-
 
 class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     """Abstract base of the estimators around a clustering module."""
@@ -78,6 +78,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         "image_shape": ["array-like", None],
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -125,6 +126,15 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """The network from which one run starts, free to be trained, and its history.
 
         Without a seed one of any weights, to be filled.
+        """
+
+    @abstractmethod
+    def _seen_by_module(
+        self, network: ClusteringNetwork, data: Data, seed: int
+    ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
+        """Rows x by which clusters are split and merged, on the first process, their weights.
+
+        And the offset and scale with which the module sees them as ``(x - offset) / scale``.
         """
 
     @abstractmethod
@@ -194,6 +204,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             self._call("fit", X, y, sample_weight, self._n_runs()) as watch,
             self._opened_for_fit(X, adjacency, watch.ranks) as x,
         ):
+            check_n_jobs(self, self._n_runs())
             data = self._check_data(x, sample_weight, adjacency, watch.ranks, reset=True)
             seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
             journal = watch.journal = self._open_journal(data, seeds)
@@ -280,7 +291,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 run = Run(network, loss, False, 0, history + start_history)
                 self._publish(run, data)
             else:
-                network = self._resume(data)
+                check_same("partial_fit", {"k": (self.module_.clustering.k, data.k)})
+                network = self._adopt(self.module_, data)
                 training = self._make_training(network, data.rows, start_seed)
                 if self._training_state is None:
                     # The running average goes on: a block does not replace it.
@@ -328,25 +340,41 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     def _best_run(self, data: Data, seeds: list[int], watch: Watch, journal: Journal | None) -> Run:
         """Of the runs from several starts, or of the one from the fit before, the best."""
-        is_warm = self._is_warm()
         seeds = seeds if journal is None else journal.seeds
         prepared: Any = None
         history: list[dict[str, Any]] = []
-        if not is_warm:
+        if not self._is_warm():
             prepared, history, k = self._prepare(data, seeds[0], watch)
             data = data._replace(k=k)
+        best_of = partial(self._best_of, prepared, history, data)
+        starts = seeds[1:2] if self._is_warm() else seeds[1:]
+        n_workers = 1 if watch.stopped else count_workers(self, data, len(starts))
+        if n_workers > 1:
+            return best_side_by_side(best_of, starts, self, n_workers)
+        return best_of(starts, 0, watch, journal)
+
+    def _best_of(
+        self,
+        prepared: Any,
+        history: list[dict[str, Any]],
+        data: Data,
+        seeds: Sequence[int],
+        n_done: int,
+        watch: Watch,
+        journal: Journal | None = None,
+    ) -> Run:
+        """The best of the runs that are not done, and of those that a journal has done."""
 
         def start(seed: int | None) -> tuple[ClusteringNetwork, list[dict[str, Any]]]:
-            if is_warm:
-                return self._resume(data), []
+            if self._is_warm():
+                return self._resume(data, seed), []
             return self._start(prepared, data, seed, watch)
 
         best: Run | None = None
-        n_done = 0
         if journal is not None and journal.best is not None:
             network, _ = start(None)
             best, n_done = Run(network, **journal.restore(network)), journal.n_done
-        for seed in watch.runs(seeds[1:2] if is_warm else seeds[1:], n_done):
+        for seed in watch.runs(seeds, n_done):
             network, started = start(seed)
             run = self._run(network, history + started, data, seed, watch)
             best = run if best is None else min(best, run, key=lambda run: run.loss)
@@ -383,21 +411,6 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         n_neighbors = None if self.n_neighbors == "auto" else self.n_neighbors
         return self._opened(X, adjacency, n_neighbors=n_neighbors, **group)
 
-    def _check_same(self, x: Any, weight: np.ndarray | None, ranks: Ranks) -> None:
-        """Raise if the processes of a fit differ in what decides what they do."""
-        parameters = self.get_params(deep=False).items()
-        ranks.same(
-            {name: plain(value) for name, value in parameters if name not in OF_A_PROCESS}
-            | {
-                "The number of features of X": x.shape[1],
-                "The dtype of X": str(x.dtype),
-                "Whether there is a sample_weight": weight is not None,
-                "Whether the estimator is fitted": hasattr(self, "module_"),
-                "Whether there is a checkpoint": self.checkpoint is not None,
-                "The number of scikit-learn's callbacks": len(getattr(self, "_skl_callbacks", ())),
-            }
-        )
-
     def _check_data(
         self, X, sample_weight, adjacency, ranks: Ranks = ALONE, *, reset: bool
     ) -> Data:
@@ -409,7 +422,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             device = device_of_rank(resolve_device(self.device), ranks)
             x, graph = self._smoothed(x, adjacency)
             k = self._known_k(is_next=not reset or self._is_warm())
-        self._check_same(x, weight, ranks)
+        check_processes(self, x, weight, ranks)
         share = find_share(ranks, x, weight, graph)
         weight, n_weighted = scale_weight(weight, share)
         needs_all = graph is not None or self.n_neighbors not in ("auto", None)
@@ -441,6 +454,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))
         data = data._replace(standardizer=standardizer)
         with ranks.agree():
+            if self._is_warm():
+                self._check_next(data)
             self._check_parameters(data)
         if rows.fill is not None:
             data = data.filled_with(self._standardizer_of_start(data).offset)
@@ -449,7 +464,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     def _standardizer_of_start(self, data: Data) -> Standardizer:
         """That of the network from which a fit of ``data`` starts: learned from it, or older."""
         if self._is_warm():
-            return self._resume(data).standardizer
+            return self.module_.standardizer
         init = fitted_init(self.init)
         network = getattr(init, "module_", init)
         if isinstance(network, self._network | Autoencoder):
@@ -480,14 +495,24 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """How many phases of a fit may have epochs."""
         return self._n_runs()
 
-    def _resume(self, data: Data) -> ClusteringNetwork:
-        """A copy of the fitted network, under the present parameters, to train on."""
-        fitted = {
-            "k": (self.module_.clustering.k, data.k),
-            "n_features_in_": (len(self.module_.standardizer.offset), data.x.shape[1]),
-        }
-        check_same("warm_start", fitted)
-        return self._adopt(self.module_, data)
+    def _check_next(self, data: Data) -> None:
+        """Raise if a fit cannot go on from the one before."""
+        n_features = len(self.module_.standardizer.offset)
+        check_same("warm_start", {"n_features_in_": (n_features, data.x.shape[1])})
+
+    def _resume(self, data: Data, seed: int | None) -> ClusteringNetwork:
+        """A copy of the fitted network, under the present parameters, to train on.
+
+        With another number of clusters they are split or merged. Without a seed the network
+        has any weights, to be filled.
+        """
+        network = self._adopt(self.module_, data)
+        if network.clustering.k != data.k:
+            start = Start(*(to_numpy(part) for part in network.clustering.parameters()))
+            seen = self._seen_by_module(network, data, seed or 0)
+            start = data.share.ranks.first(resized, start, *seen, data.k)
+            network.clustering = make_module(start, data.rows)
+        return network
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         """A copy of a fitted network, on the device, under the present strengths."""

@@ -8,7 +8,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any
 
 import joblib
@@ -21,8 +21,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted
 from torch import Tensor
 
+from ._ranks import Ranks
 from ._rows import Rows
 from ._shares import Share
+
+# Parameters that may be another on every process of a fit.
+OF_A_PROCESS = ("callback", "checkpoint", "device", "memory", "n_jobs", "verbose")
 
 # A largest column this many times wider than the lower quartile decides alone.
 SCALE_RATIO = 100.0
@@ -67,6 +71,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | np.ndarray):
         return np.asarray(value, dtype=object).tolist()
     return type(value).__name__
+
+
+def check_processes(
+    estimator: BaseEstimator, x: Any, weight: np.ndarray | None, ranks: Ranks
+) -> None:
+    """Raise if the processes of a fit differ in what decides what they do."""
+    parameters = estimator.get_params(deep=False).items()
+    ranks.same(
+        {name: plain(value) for name, value in parameters if name not in OF_A_PROCESS}
+        | {
+            "The number of features of X": x.shape[1],
+            "The dtype of X": str(x.dtype),
+            "Whether there is a sample_weight": weight is not None,
+            "Whether the estimator is fitted": hasattr(estimator, "module_"),
+            "Whether there is a checkpoint": estimator.checkpoint is not None,
+            "The number of scikit-learn's callbacks": len(getattr(estimator, "_skl_callbacks", ())),
+        }
+    )
 
 
 def check_range(variance: float, n_features: int, dtype: np.dtype) -> None:
@@ -132,6 +154,21 @@ def check_picklable(parameter: str, value: Any) -> None:
             f"With memory, {parameter} must be something that can be pickled, but is {value!r}. "
             "Use a function or class at the top level of a module, or memory=None."
         ) from None
+
+
+def check_precision(mixed_precision: bool, dtype: np.dtype, computed: torch.dtype) -> None:
+    """Raise if layers were to compute in less than the precision that X asks for."""
+    if mixed_precision and computed != torch.float32:
+        raise ValueError(
+            f"mixed_precision=True is for X in float32, but X has dtype {dtype}. Pass "
+            "X.astype('float32'), or mixed_precision=False."
+        )
+
+
+def check_hidden_sizes(sizes: Any) -> None:
+    """Raise if these are no widths of layers."""
+    if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes must hold integers of at least 1, but is {sizes!r}.")
 
 
 def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:

@@ -101,6 +101,12 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     n_init : int, default=1
         Number of starts, of which the one with the lowest loss is kept. A start
         that is given is tried once.
+    n_jobs : int, default=None
+        Number of processes among which the `n_init` runs are shared, by joblib: None is 1
+        outside of `joblib.parallel_config`, -1 is one for every core. They give the same
+        bits as one run after the other with as many threads each. They cannot be followed
+        by a `callback` or a `checkpoint`. Rows in blocks, and several processes of
+        torch.distributed, take one run after the other all the same.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
         and at most 4096.
@@ -120,7 +126,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     warm_start : bool, default=False
-        Whether `fit` continues from the previous fit.
+        Whether `fit` continues from the previous fit. With another `k`, clusters are split
+        where that takes the most distortion, or merged where it adds the least.
     random_state : int, RandomState instance or None, default=None
         Seed of the starts and of the order of rows.
     verbose : int, default=0
@@ -236,6 +243,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         n_neighbors=None,
         init="k-means",
         n_init=1,
+        n_jobs=None,
         batch_size="auto",
         max_iter=200,
         learning_rate_init=1e-2,
@@ -258,6 +266,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         self.n_neighbors = n_neighbors
         self.init = init
         self.n_init = n_init
+        self.n_jobs = n_jobs
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.learning_rate_init = learning_rate_init
@@ -322,10 +331,22 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     def _find_k(self, data: Data, seed: int) -> int:
         """The number of clusters among the rows."""
         assert data.standardizer is not None
+        x, weight, _, _ = self._seen(data.standardizer, data, seed)
+        return data.share.ranks.first(count_clusters, x, seed=seed, sample_weight=weight)
+
+    def _seen_by_module(
+        self, network: ClusteringNetwork, data: Data, seed: int
+    ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
+        return self._seen(network.standardizer, data, seed)
+
+    def _seen(
+        self, standardizer: Standardizer, data: Data, seed: int
+    ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
+        """The rows that a start looks at, without gaps, their weights, offset and scale."""
         x, weight = self._seen_by_start(data, seed)
-        offset = to_numpy(data.standardizer.offset).astype(np.float64)
+        offset = to_numpy(standardizer.offset).astype(np.float64)
         known = filled(x, offset) if has_missing(x) else x
-        return data.share.ranks.first(count_clusters, known, seed=seed, sample_weight=weight)
+        return known, weight, offset, float(standardizer.scale)
 
     def _start(
         self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED

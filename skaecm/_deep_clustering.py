@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
@@ -14,7 +13,9 @@ from sklearn.utils.validation import check_memory
 from . import _initialization as starts
 from ._base import BaseModuleClusterer, make_module
 from ._checks import (
+    check_hidden_sizes,
     check_picklable,
+    check_precision,
     check_same,
     fitted_centers,
     fitted_init,
@@ -24,7 +25,7 @@ from ._checks import (
 )
 from ._data import Data
 from ._deep_fitted import BaseDeepFitted
-from ._deep_start import connected_start, embed_centers, find_k, posterior_start, train_alone
+from ._deep_start import codes, connected_start, embed_centers, find_k, posterior_start, train_alone
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import (
     Autoencoder,
@@ -33,11 +34,10 @@ from ._modules import (
     DeepNetwork,
     Description,
 )
-from ._pretraining import Recipe, pretrain_once
+from ._pretraining import pretrain_once, recipe_of
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
 from ._training import apply
-from .autoencoders import MLPAutoencoder
 
 # Runs of k-means on the embedding, and epochs of the module alone, as published.
 best_centroids: Any = partial(starts.kmeans_centroids, n_init=20)
@@ -150,6 +150,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one
         with the lowest loss is kept. A start that is given is tried once.
+    n_jobs : int, default=None
+        Number of processes among which the `n_init` runs are shared, by joblib: None is 1
+        outside of `joblib.parallel_config`, -1 is one for every core. They give the same
+        bits as one run after the other with as many threads each. They cannot be followed
+        by a `callback` or a `checkpoint`. Rows in blocks, and several processes of
+        torch.distributed, take one run after the other all the same.
     batch_size : int or "auto", default="auto"
         Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
         and at most 256.
@@ -177,7 +183,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An `autoencoder`
         or `augment` is known by its name and arguments. Several processes do without.
     warm_start : bool, default=False
-        Whether `fit` continues from the previous fit, keeping its network.
+        Whether `fit` continues from the previous fit, keeping its network. With another
+        `k`, clusters are split where that takes the most distortion in the embedding, or
+        merged where it adds the least.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the starts and the order of rows.
     verbose : int, default=0
@@ -321,6 +329,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         init="k-means",
         pretrain_iter=50,
         n_init=1,
+        n_jobs=None,
         batch_size="auto",
         max_iter=200,
         learning_rate_init=1e-3,
@@ -351,6 +360,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         self.init = init
         self.pretrain_iter = pretrain_iter
         self.n_init = n_init
+        self.n_jobs = n_jobs
         self.batch_size = batch_size
         self.max_iter = max_iter
         self.learning_rate_init = learning_rate_init
@@ -383,9 +393,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         init = fitted_init(self.init)
         if isinstance(init, str | Autoencoder):
             return 0
-        if isinstance(init, BaseEstimator):
-            return len(fitted_centers(init))
-        return len(init)
+        return len(fitted_centers(init) if isinstance(init, BaseEstimator) else init)
 
     def _width(self, k: int) -> int:
         """Width of the embedding: wide enough for k orthonormal centroids."""
@@ -394,19 +402,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     def _check_parameters(self, data: Data) -> None:
         strengths(self._alpha(data.k), data.k, data.rows)
         check_memory(self.memory)
-        if self.mixed_precision and data.rows.dtype != torch.float32:
-            raise ValueError(
-                "mixed_precision=True is for X in float32, but X has dtype "
-                f"{data.x.dtype}. Pass X.astype('float32'), or mixed_precision=False."
-            )
+        check_precision(self.mixed_precision, data.x.dtype, data.rows.dtype)
+        check_hidden_sizes(self.hidden_layer_sizes)
         n_features = data.x.shape[1]
-        if not all(
-            isinstance(size, Integral) and int(size) > 0 for size in self.hidden_layer_sizes
-        ):
-            raise ValueError(
-                "hidden_layer_sizes must hold integers of at least 1, but is "
-                f"{self.hidden_layer_sizes!r}."
-            )
         init = fitted_init(self.init)
         if isinstance(init, DeepAEClustering):
             check_same("init", {"k": (len(init.cluster_centers_), data.k)})
@@ -450,8 +448,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         """An autoencoder with a code of ``width``, trained to reconstruct, and its history."""
         assert data.standardizer is not None
         device = data.rows.device
+        recipe = recipe_of(self.autoencoder, self.hidden_layer_sizes)
         if self.memory is not None:
-            check_picklable("autoencoder", self._recipe())
+            check_picklable("autoencoder", recipe)
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         with watch.phase(phase, self.pretrain_iter) as watched:
@@ -460,7 +459,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 (data.x, data.weight, str(device), views),
                 phase=phase,
                 rows=data.partners.pretraining,
-                recipe=self._recipe(),
+                recipe=recipe,
                 standardizer=data.standardizer,
                 n_components=width,
                 seed=seed,
@@ -470,12 +469,6 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 watch=watched,
             )
         return autoencoder.to(device), history
-
-    def _recipe(self) -> Recipe:
-        """What builds the encoder and the decoder."""
-        if self.autoencoder is not None:
-            return self.autoencoder
-        return MLPAutoencoder(tuple(int(size) for size in self.hidden_layer_sizes))
 
     def _start(
         self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED
@@ -526,10 +519,16 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         start = posterior_start(autoencoder, z, centroids, data)
         return make_module(start, rows), []
 
-    def _resume(self, data: Data) -> ClusteringNetwork:
+    def _check_next(self, data: Data) -> None:
+        super()._check_next(data)
         if self.n_components is not None:
             check_same("warm_start", {"n_components": (self.n_components_, self.n_components)})
-        return super()._resume(data)
+
+    def _seen_by_module(
+        self, network: ClusteringNetwork, data: Data, seed: int
+    ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
+        z, weight = codes(network, data)
+        return z, weight, np.zeros(z.shape[1]), 1.0
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         adopted = super()._adopt(network, data)

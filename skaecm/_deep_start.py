@@ -42,12 +42,16 @@ def posterior_start(
     )
 
 
+def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
+    """On the first process, codes (n, p) of the rows that a start looks at, and their weights."""
+    seen = data.of_start()
+    return seen.share.ranks.stack(apply(network.embed, seen.rows)), seen.all_weights()
+
+
 def find_k(autoencoder: Autoencoder, data: Data, seed: int) -> int:
     """The number of clusters among the codes of the rows."""
-    seen = data.of_start()
-    ranks, weight = seen.share.ranks, seen.all_weights()
-    z = ranks.stack(apply(autoencoder.embed, seen.rows))
-    return ranks.first(count_clusters, z, seed=seed, sample_weight=weight)
+    z, weight = codes(autoencoder, data)
+    return data.share.ranks.first(count_clusters, z, seed=seed, sample_weight=weight)
 
 
 def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:

@@ -21,7 +21,16 @@ from ._tensors import to_numpy
 
 # Parameters that do not decide what is learned, or only its last digits, and two that
 # `identity` tells in words of their own.
-FREE = {"callback", "checkpoint", "device", "memory", "random_state", "verbose", "warm_start"}
+FREE = {
+    "callback",
+    "checkpoint",
+    "device",
+    "memory",
+    "n_jobs",
+    "random_state",
+    "verbose",
+    "warm_start",
+}
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:

@@ -1,7 +1,7 @@
 """An autoencoder from a recipe, trained to reconstruct: the expensive part of a fit."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -20,6 +20,13 @@ from .autoencoders import ConvolutionalAutoencoder, MLPAutoencoder
 GLOBAL_GENERATOR = threading.Lock()
 
 Recipe = Callable[[int, int, torch.Generator], tuple[nn.Module, nn.Module]]
+
+
+def recipe_of(autoencoder: Recipe | None, hidden_layer_sizes: Sequence[int]) -> Recipe:
+    """What builds the encoder and the decoder."""
+    if autoencoder is not None:
+        return autoencoder
+    return MLPAutoencoder(tuple(int(size) for size in hidden_layer_sizes))
 
 
 @contextmanager

@@ -249,6 +249,12 @@ def find_tqdm() -> Any:
     return tqdm
 
 
+def watch_apart(estimator: Any, n_runs: int) -> Watch:
+    """Who looks on at some of ``n_runs`` runs in a worker: lines, as bars would be mixed up."""
+    observing = [partial(lines, type(estimator).__name__)] if estimator.verbose else []
+    return Watch(n_runs, observing)
+
+
 def watch_fit(
     estimator: Any,
     method: str,

@@ -201,7 +201,8 @@ def describe(model: BaseEstimator, dataset: Bunch, seconds: float) -> Iterator[s
         f"{type(model).__name__}: {model.n_iter_} epochs, {state}, loss {model.loss_:.4g}, "
         f"{seconds:.1f} s"
     )
-    yield f"cluster sizes: {' '.join(map(str, np.bincount(model.labels_, minlength=model.k)))}"
+    sizes = np.bincount(model.labels_, minlength=len(model.weights_))
+    yield f"cluster sizes: {' '.join(map(str, sizes))}"
     if dataset.target is not None:
         shares = agreement(dataset.target, model.labels_)
         yield f"against {dataset.target_name!r}: {', '.join(map(' '.join, shares.items()))}"

@@ -43,11 +43,11 @@ CASES = {
     "shallow, drawn": (shallow(init="k-means++", n_init=2), ("weighted",)),
     "shallow, steps of few rows": (shallow(batch_size=3, max_iter=2), ("weighted",)),
     "shallow, neighbours": (shallow(n_neighbors=5), ("weighted", "whole")),
-    "shallow, counted": (shallow(k="auto"), ("weighted",)),
+    "shallow, counted": (shallow(k="auto"), ("weighted", "separated")),
     "deep": (deep(), ()),
     "deep, weighted": (deep(alpha=[0.1, 0.2, 0.3]), ("weighted",)),
     "deep, narrow": (deep(n_components=2, init="k-means++"), ("sparse",)),
-    "deep, counted": (deep(k="auto", init="k-means++"), ()),
+    "deep, counted": (quick(DeepAEClustering, k="auto", pretrain_iter=20), ("separated",)),
     "deep, published": (quick(DeepAEClustering, init="pinv"), ("weighted",)),
     "deep, neighbours": (deep(n_neighbors=5), ("weighted", "whole")),
     "deep, steps of few rows": (deep(batch_size=3, max_iter=2, n_neighbors=5), ("whole",)),
@@ -62,7 +62,7 @@ MODES = [
 
 def rows_of(special=()):
     """All rows, and their weights or None."""
-    X = overlapping(SEED, n=N_ROWS)
+    X = blobs(SEED, n=N_ROWS)[0] if "separated" in special else overlapping(SEED, n=N_ROWS)
     weight = np.random.RandomState(SEED).uniform(size=N_ROWS)
     weight[::7] = 0
     return sp.csr_array(X) if "sparse" in special else X, weight if "weighted" in special else None

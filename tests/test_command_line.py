@@ -515,7 +515,10 @@ def test_help(capsys, verb):
     ("arguments", "message"),
     [
         (["fit", "digits"], "skaecm fit: error: the following arguments are required: -k, --model"),
-        (["fit", "digits", "-k", "x"], "skaecm fit: error: argument -k: invalid int value: 'x'"),
+        (
+            ["fit", "digits", "-k", "x"],
+            "skaecm fit: error: argument -k: must be an integer or auto, but is 'x'",
+        ),
         ([*PLOT, "pie"], "skaecm plot: error: argument --kind: invalid choice: 'pie'"),
         ([*PLOT, "loss", "--image-shape", "8"], "argument --image-shape: invalid image_shape"),
     ],

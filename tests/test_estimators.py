@@ -366,13 +366,6 @@ def test_warm_start_goes_on(cls, seed):
     assert_same_fit(warm.set_params(warm_start=False).fit(X), fitted)
 
 
-def test_warm_start_with_another_k_is_refused(cls, seed):
-    X, _ = blobs(seed)
-    model = quick(cls, warm_start=True).fit(X).set_params(k=2)
-    with pytest.raises(ValueError, match="warm_start continues from a fit with k=3, but here k=2"):
-        model.fit(X)
-
-
 def test_first_partial_fit_makes_the_start(cls, seed):
     X, _ = blobs(seed)
     partial = quick(cls).partial_fit(X)

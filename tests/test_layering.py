@@ -29,9 +29,10 @@ ROOMS = {
     "_training": {"_rows", "_tensors"},
     "_initialization": {"_missing", "_mixtures"},
     "_kmeans": set(),
+    "_resizing": {"_initialization", "_kmeans", "_mixtures"},
     "_valleys": {"_graph", "_initialization", "_kmeans"},
     "_modules": {"_losses", "_ranks", "_rows"},
-    "_checks": {"_rows", "_shares"},
+    "_checks": {"_ranks", "_rows", "_shares"},
     "_partners": {
         "_augmentation",
         "_block_rows",
@@ -79,6 +80,7 @@ ROOMS |= {
     },
 }
 ROOMS["_learned"] = {"_data", "_mixtures", "_modules", "_tensors", "_training"}
+ROOMS["_runs"] = {"_block_rows", "_data", "_progress"}
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
     "_extras",
@@ -151,6 +153,7 @@ PUBLIC = {"skaecm", "autoencoders", "_version"}
 GUESTS = {
     "metrics": PUBLIC | {"_modularity"},
     "inspection": PUBLIC,
+    "selection": PUBLIC,
     "_tables": {"_extras"},
     "datasets": PUBLIC | {"_tables"},
     "plotting._style": {"_extras"},

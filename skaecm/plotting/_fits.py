@@ -260,14 +260,14 @@ class KSearchDisplay(Display):
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from sklearn.model_selection import GridSearchCV
     >>> from skaecm import ClusteringModuleGMM
     >>> from skaecm.plotting import KSearchDisplay
+    >>> from skaecm.selection import KSearch
     >>> X, _ = load_iris(return_X_y=True)
     >>> model = ClusteringModuleGMM(random_state=0)
-    >>> search = GridSearchCV(model, {"k": [2, 3, 4]}, cv=3).fit(X)
+    >>> search = KSearch(model, [2, 3, 4], criterion="stability", random_state=0).fit(X)
     >>> display = KSearchDisplay.from_estimator(search)
-    >>> display.scores["score"].shape
+    >>> display.scores["stability"].shape
     (3, 3)
     """
 
@@ -282,7 +282,7 @@ class KSearchDisplay(Display):
 
         Parameters
         ----------
-        search : fitted GridSearchCV or RandomizedSearchCV
+        search : fitted KSearch, GridSearchCV or RandomizedSearchCV
             A search over "k", or "step__k" of a Pipeline. Where it goes over other
             parameters too, every k is drawn at the best of them.
         ax : matplotlib Axes, default=None
@@ -301,10 +301,12 @@ class KSearchDisplay(Display):
             If this is no search over k.
         """
         check_is_fitted(search)
+        if hasattr(search, "best_k_"):
+            return cls(*_trace(search), best=search.best_k_).plot(ax, **kwargs)
         results = getattr(search, "cv_results_", None)
         if results is None:
             raise ValueError(
-                f"search must be a fitted GridSearchCV or the like, but is "
+                "search must be a fitted KSearch, GridSearchCV or the like, but is "
                 f"{type(search).__name__}. For scores of your own use from_predictions."
             )
         found = [name for name in results if name == "param_k" or name.endswith("__k")]
@@ -418,6 +420,15 @@ class KSearchDisplay(Display):
         best = "" if self.best is None else f" (dashed: {self.best}, the best)"
         self.axes_[-1].set_xlabel(f"k{best}")
         return self
+
+
+def _trace(search: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Every k of a KSearch, and the values (n_k, n_splits) by the name of its criterion."""
+    criterion = search.criterion
+    name = criterion if isinstance(criterion, str) else getattr(criterion, "__name__", "score")
+    results = search.results_
+    splits = [values for key, values in results.items() if key.startswith("split")]
+    return results["k"], {name: np.column_stack(splits)}
 
 
 def _search_path(

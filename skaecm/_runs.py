@@ -1,0 +1,99 @@
+"""Runs of a fit side by side: some in each of joblib's workers, and the best of all.
+
+A worker gets its part of the seeds and gives the best of its runs. What it warns of is
+warned of here.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.utils import gen_even_slices
+
+from ._block_rows import BlockRows
+from ._data import Data, Run
+from ._progress import Watch, watch_apart
+
+# The best of some runs: of their seeds, from the number that are done before on, as they are
+# watched.
+BestOf = Callable[[Sequence[int], int, Watch], Run]
+
+
+def check_n_jobs(estimator: Any, n_runs: int) -> None:
+    """Raise if somebody wants to follow the runs who cannot where they are side by side."""
+    if estimator.n_jobs in (None, 1) or n_runs == 1:
+        return
+    followers = {
+        "callback": estimator.callback,
+        "checkpoint": estimator.checkpoint,
+        "a callback of scikit-learn": getattr(estimator, "_skl_callbacks", None) or None,
+    }
+    for name, follower in followers.items():
+        if follower is not None:
+            raise ValueError(
+                f"n_jobs={estimator.n_jobs} trains the n_init={n_runs} runs in processes of their "
+                f"own, where {name} cannot follow them. Use n_jobs=None, or leave {name} out."
+            )
+
+
+def count_workers(estimator: Any, data: Data, n_runs: int) -> int:
+    """How many workers share the runs of a fit.
+
+    One where the rows are not all in memory, where several processes fit together, and
+    where a context of joblib asks for more, but somebody follows the runs.
+    """
+    is_followed = (
+        estimator.callback is not None
+        or estimator.checkpoint is not None
+        or getattr(estimator, "_skl_callbacks", None)
+    )
+    if is_followed or data.share.ranks.size > 1 or isinstance(data.rows, BlockRows):
+        return 1
+    return min(effective_n_jobs(estimator.n_jobs), n_runs)
+
+
+def best_side_by_side(best_of: BestOf, seeds: Sequence[int], estimator: Any, n_workers: int) -> Run:
+    """The best run of all seeds, the first of equal ones, as if they had come in turn."""
+    parts = list(gen_even_slices(len(seeds), n_workers))
+    found = Parallel(n_jobs=n_workers, prefer="processes")(
+        delayed(work)(
+            best_of,
+            seeds[: part.stop],
+            part.start,
+            watch_apart(estimator, len(seeds)),
+            os.getpid(),
+            torch.get_num_threads(),
+        )
+        for part in parts
+    )
+    for _, caught in found:
+        for message, category in caught:
+            warnings.warn(message, category, stacklevel=6)
+    return min((run for run, _ in found), key=lambda run: run.loss)
+
+
+def work(
+    best_of: BestOf, seeds: Sequence[int], n_done: int, watch: Watch, home: int, n_threads: int
+) -> tuple[Run, list[tuple[str, type[Warning]]]]:
+    """What a worker does: its best run, and what it warned of."""
+    if os.getpid() == home:
+        return best_of(seeds, n_done, watch), []
+    with at_most_threads(n_threads), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = best_of(seeds, n_done, watch)
+    return run, list(dict.fromkeys((str(one.message), one.category) for one in caught))
+
+
+@contextmanager
+def at_most_threads(n_threads: int) -> Iterator[None]:
+    """No more threads of torch than where the fit was called; joblib may allow fewer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, n_threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
