@@ -473,17 +473,15 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         return data.standardizer
 
     def _partners(self, data: Data) -> Partners:
-        n_neighbors = self.n_neighbors
-        if n_neighbors == "auto" and not data.is_at_hand:
-            n_neighbors = None
         return make_partners(
             data.x,
             data.rows,
             weight=data.held.weight,
             augment=self.augment,
             image_shape=self.image_shape,
-            n_neighbors=n_neighbors,
+            n_neighbors=self.n_neighbors,
             k=data.k,
+            is_at_hand=data.is_at_hand,
             graph=data.graph,
         )
 

@@ -77,13 +77,14 @@ def make_partners(
     image_shape: Any,
     n_neighbors: int | str | None,
     k: int,
+    is_at_hand: bool,
     graph: sp.csr_array | None,
 ) -> Partners:
     """Partners of ``rows``, of which this process holds ``x`` (n, d) with ``weight`` (n,).
 
     ``graph`` is the one that the user gave, and ``x`` then smoothed over it. With missing
     entries, neighbours are sought among rows completed by their principal directions.
-    ``n_neighbors`` may be "auto" where this process holds all rows, as one array.
+    "auto" neighbours are sought where ``x`` is all rows, as one array.
     """
     ranks = rows.ranks
     if rows.fill is not None:
@@ -114,7 +115,7 @@ def make_partners(
 
     nearest = None
     if n_neighbors == "auto":
-        nearest = ranks.first(telling_neighbours, x, k)
+        nearest = ranks.first(telling_neighbours, x, k) if is_at_hand else None
     elif n_neighbors is not None:
         nearest = ranks.first(neighbour_graph, x, n_neighbors)
     graph = nearest if graph is None else ranks.first(trusted, graph, x, nearest)
