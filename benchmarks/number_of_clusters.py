@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
-from quality import PEERS_FOLDER, Peers, engine_commit, labels_of_peer, load
+from quality import NOT_SETTINGS, PEERS_FOLDER, Peers, engine_commit, labels_of_peer, load
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
@@ -107,8 +107,7 @@ def settings_of(method):
     if method in SETTINGS:
         return SETTINGS[method]
     cls = OURS[method.removesuffix(TRUE)]
-    left_out = ("k", "random_state", "device", "memory", "verbose", "callback", "checkpoint")
-    params = {name: v for name, v in cls().get_params().items() if name not in left_out}
+    params = {name: v for name, v in cls().get_params().items() if name not in NOT_SETTINGS}
     return json.loads(json.dumps(params)) | {"engine": ENGINE}
 
 

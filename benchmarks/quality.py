@@ -124,7 +124,16 @@ OUR_SETTINGS = {
     f"{OURS}, images": IMAGES,
 }
 # What a run is given beside its settings, and what changes no cluster.
-NOT_SETTINGS = ("k", "random_state", "image_shape", "device", "memory", "verbose", "callback")
+NOT_SETTINGS = (
+    "k",
+    "random_state",
+    "image_shape",
+    "device",
+    "memory",
+    "verbose",
+    "callback",
+    "n_jobs",
+)
 
 # p, beta, alpha, B as published (lambda is 1), and whose are taken where there are none.
 PUBLISHED = {

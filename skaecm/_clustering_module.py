@@ -194,12 +194,13 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
     on Fisher's line, on which 0 and 1 are the centres. With f a kernel estimate of the density
     of t, the valley between them is as deep as the least ratio, over t between 0 and 1, of
-    f(t) to the smaller of the largest f before and behind. The pair with the shallowest
-    valley is merged, all others are looked at anew, and so forth while f falls to no
-    less than 0.8. Samples of a flat density have a deeper valley in fewer than one of
-    forty cases, whatever their size, and two equal Gaussians have one if they are more
-    than three standard deviations apart. So clusters are taken to be groups of one peak
-    each, of at least ten rows, of any size and spread. At most 8192 rows are looked at.
+    f(t) to the smaller of the largest f before and behind, where there are five rows on
+    either side. The pair with the shallowest valley is merged, all others are looked at
+    anew, and so forth while that ratio is 0.8 or more. Samples of a flat density have a
+    deeper valley in fewer than one of thirty cases, whatever their size, and two equal
+    Gaussians have one if they are more than three standard deviations apart. So clusters
+    are taken to be groups of one peak each, of at least ten rows, of any size and
+    spread. At most 8192 rows are looked at.
 
     References
     ----------

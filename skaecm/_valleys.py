@@ -23,12 +23,13 @@ from ._kmeans import sample_rows
 MOST_CLUSTERS = 100
 ROWS_PER_CLUSTER = 10
 
-# A surplus cluster with fewer rows in one of the halves is a part of its neighbour.
+# A surplus cluster with fewer rows in one of the halves is a part of its neighbour, and what
+# has fewer rows on one side is no valley.
 FEWEST_ROWS = ROWS_PER_CLUSTER // 2
 
 # Two clusters are one unless the density between them falls below this share of the lower of
 # its two peaks. Of samples of a flat density, be it 10 rows or 1000, fewer than one in
-# forty has such a valley; two equal Gaussians have one from three deviations on.
+# thirty have such a valley; two equal Gaussians have one from three deviations on.
 DEPTH = 0.8
 
 # A density is estimated in so many bins, from one distance of the centres before the one to
@@ -130,12 +131,17 @@ def valleys(
     counts = counted.reshape(k, k, BINS)
     first, second = np.triu_indices(k, 1)
     # The line from the other end is the same line backwards.
-    density = smoothed(counts[first, second] + counts[second, first, ::-1])
+    counts = counts[first, second] + counts[second, first, ::-1]
+    density = smoothed(counts)
     before = np.maximum.accumulate(density, axis=1)
     behind = np.maximum.accumulate(density[:, ::-1], axis=1)[:, ::-1]
     ratio = density / np.maximum(np.minimum(before, behind), TINY)
     depths = np.zeros((k, k))
-    depths[first, second] = ratio[:, BETWEEN].min(axis=1)
+    passed = counts.cumsum(axis=1)
+    # A few rows that lie apart are no peak.
+    fewer = np.minimum(passed, passed[:, -1:] - passed)
+    valley = BETWEEN & (fewer >= FEWEST_ROWS)
+    depths[first, second] = np.where(valley, ratio, 1.0).min(axis=1)
     return depths
 
 

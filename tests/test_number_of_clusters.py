@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from skaecm import DeepAEClustering
-from skaecm._valleys import BETWEEN, PLACES, count_clusters, most_clusters, valleys
+from skaecm._valleys import BETWEEN, FEWEST_ROWS, PLACES, count_clusters, most_clusters, valleys
 
 
 def spread_blobs(seed, k, d, n, sep=7.0):
@@ -101,10 +101,11 @@ def slow_valley(x, labels, a, b, means, lines):
     frequency = 2 * np.pi * np.fft.fftfreq(8 * len(PLACES), width)
     kernel = np.exp(-0.5 * (h * frequency) ** 2)
     density = np.fft.ifft(np.fft.fft(counts, 8 * len(PLACES)) * kernel).real[: len(PLACES)]
-    ratios = [
-        density[i] / min(density[: i + 1].max(), density[i:].max()) for i in np.flatnonzero(BETWEEN)
-    ]
-    return min(ratios)
+    return min(
+        density[i] / min(density[: i + 1].max(), density[i:].max())
+        for i in np.flatnonzero(BETWEEN)
+        if min(counts[: i + 1].sum(), counts[i + 1 :].sum()) >= FEWEST_ROWS
+    )
 
 
 def test_valleys_against_their_definition(seed):
