@@ -46,7 +46,7 @@ def selection(monkeypatch, tmp_path):
 def test_rows_of_every_judge_a_search_and_a_table(selection, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        selection.run_missing(["digits"], tmp_path, stability=True)
+        selection.run_missing(["digits"], selection.SETTINGS, tmp_path, stability=True)
     rows = [json.loads(line) for line in selection.RESULTS.read_text().splitlines()]
     fits = [row for row in rows if "judges" in row]
     assert [row["setting"] for row in fits] == list(selection.SETTINGS)
@@ -58,7 +58,7 @@ def test_rows_of_every_judge_a_search_and_a_table(selection, tmp_path, capsys):
     assert search["search"] == max(GRID, key=scores.get)
     # All is there: nothing is fitted again, and no row is written.
     capsys.readouterr()
-    selection.run_missing(["digits"], tmp_path, stability=True)
+    selection.run_missing(["digits"], selection.SETTINGS, tmp_path, stability=True)
     assert capsys.readouterr().out == ""
     table = selection.write_table()
     for judge in (*selection.JUDGES, *selection.POOLED, selection.STABILITY):
