@@ -27,7 +27,6 @@ settings that share it. Labels are used for scoring alone.
 import argparse
 import json
 import sys
-import time
 import warnings
 from itertools import product
 from pathlib import Path
@@ -140,9 +139,7 @@ def run(name, settings, folder):
     judged = Judged(X[half:], X[:half])
     for setting in settings:
         params = params_of(setting, k)
-        started = time.perf_counter()
         model = Kept(**params, memory=str(folder)).fit(X[:half])
-        seconds = time.perf_counter() - started
         case = Case(model, judged)
         yield {
             "data": name,
@@ -155,7 +152,6 @@ def run(name, settings, folder):
             "ari": round(adjusted_rand_score(y[half:], case.labels), 4),
             "n_clusters": len(np.unique(case.labels)),
             "n_iter": model.n_iter_,
-            "seconds": round(seconds, 1),
             "threads": torch.get_num_threads(),
             "versions": {m.__name__: m.__version__ for m in (skaecm, sklearn, torch, np)},
             "judges": {judge: value_of(ask(case)) for judge, ask in JUDGES.items()},
@@ -219,7 +215,9 @@ def run_search(name, folder):
     return {
         "data": name,
         "search": f"alpha={round(alpha * k, 6):g}/k, beta={beta:g}, lam={lam:g}",
+        "score": value_of(search.best_score_),
         "refit": {
+            "score": value_of(search.best_estimator_.score(X)),
             "acc": round(clustering_accuracy(y, labels), 4),
             "nmi": round(normalized_mutual_info_score(y, labels), 4),
             "ari": round(adjusted_rand_score(y, labels), 4),

@@ -81,7 +81,7 @@ def test_the_table_gives_correlations_and_regrets(selection):
         for setting, acc in accuracies.items()
     ]
     rows.append({"data": "made", "pooled": {"of all": {"a": 1.0, "b": 3.0, "c": 2.0}}})
-    rows.append({"data": "made", "search": "b", "refit": {"acc": 0.8}})
+    rows.append({"data": "made", "search": "b", "score": 0.6, "refit": {"score": 0.5, "acc": 0.8}})
     judges = ["good", "bad", "silent", "of all"]
     table = selection.format_table(rows, judges, ["a", "b"])
     everything, grid = table.split("The grid")
@@ -95,4 +95,4 @@ def test_the_table_gives_correlations_and_regrets(selection):
     assert figures["silent"] == ["0.00", "0.00", "0.400", "0.00", "0.400"]
     assert figures["of all"] == ["0.50", "-0.50", "0.200", "0.50", "0.200"]
     (line,) = [line for line in grid.splitlines() if line.strip().startswith("made")]
-    assert line.split()[-4:] == ["0.700", "0.700", "0.000", "0.800"]
+    assert line.split()[-6:] == ["0.600", "0.700", "0.700", "0.000", "0.500", "0.800"]
