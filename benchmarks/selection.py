@@ -27,7 +27,6 @@ settings that share it. Labels are used for scoring alone.
 import argparse
 import json
 import sys
-import time
 import warnings
 from itertools import product
 from pathlib import Path
@@ -140,9 +139,7 @@ def run(name, settings, folder):
     judged = Judged(X[half:], X[:half])
     for setting in settings:
         params = params_of(setting, k)
-        started = time.perf_counter()
         model = Kept(**params, memory=str(folder)).fit(X[:half])
-        seconds = time.perf_counter() - started
         case = Case(model, judged)
         yield {
             "data": name,
@@ -155,7 +152,6 @@ def run(name, settings, folder):
             "ari": round(adjusted_rand_score(y[half:], case.labels), 4),
             "n_clusters": len(np.unique(case.labels)),
             "n_iter": model.n_iter_,
-            "seconds": round(seconds, 1),
             "threads": torch.get_num_threads(),
             "versions": {m.__name__: m.__version__ for m in (skaecm, sklearn, torch, np)},
             "judges": {judge: value_of(ask(case)) for judge, ask in JUDGES.items()},
@@ -167,20 +163,20 @@ def value_of(number):
     return float(f"{number:.8g}") if np.isfinite(number) else None
 
 
-def kept_fits(name, folder):
-    """The fits of all settings, and rows and labels to judge them on."""
+def kept_fits(name, settings, folder):
+    """The fits of settings, the rows that they saw and those to judge them on."""
     X, y, half = load(name)
     k = len(np.unique(y))
     models = {
         setting: Kept(**params_of(setting, k), memory=str(folder)).fit(X[:half])
-        for setting in SETTINGS
+        for setting in settings
     }
     return models, X[:half], X[half:]
 
 
-def run_pooled(name, folder):
-    """A row of what can be said of all settings only together."""
-    models, fitted, judged = kept_fits(name, folder)
+def run_pooled(name, settings, folder):
+    """A row of what can be said of settings only together."""
+    models, fitted, judged = kept_fits(name, settings, folder)
     rows = Judged(judged, fitted)
     found = pooled([Case(model, rows) for model in models.values()])
     values = {
@@ -190,9 +186,9 @@ def run_pooled(name, folder):
     return {"data": name, "pooled": values}
 
 
-def run_stability(name, folder):
+def run_stability(name, settings, folder):
     """A row of the agreement of every fit with one of the same setting to the judged rows."""
-    models, _, judged = kept_fits(name, folder)
+    models, _, judged = kept_fits(name, settings, folder)
     values = {
         setting: value_of(
             adjusted_rand_score(model.predict(judged), clone(model).fit(judged).labels_)
@@ -219,7 +215,9 @@ def run_search(name, folder):
     return {
         "data": name,
         "search": f"alpha={round(alpha * k, 6):g}/k, beta={beta:g}, lam={lam:g}",
+        "score": value_of(search.best_score_),
         "refit": {
+            "score": value_of(search.best_estimator_.score(X)),
             "acc": round(clustering_accuracy(y, labels), 4),
             "nmi": round(normalized_mutual_info_score(y, labels), 4),
             "ari": round(adjusted_rand_score(y, labels), 4),
@@ -241,7 +239,7 @@ def read_rows():
     return rows
 
 
-def run_missing(names, folder, *, stability=False):
+def run_missing(names, settings, folder, *, stability=False):
     """Fit and judge what has no row with all judges, and write its row."""
     rows = read_rows()
     RESULTS.parent.mkdir(exist_ok=True)
@@ -255,17 +253,17 @@ def run_missing(names, folder, *, stability=False):
     for name in names:
         missing = [
             setting
-            for setting in SETTINGS
+            for setting in settings
             if rows.get((name, setting), {}).get("judges", {}).keys() != JUDGES.keys()
         ]
         for row in run(name, missing, folder) if missing else ():
             keep(row)
         if missing or rows.get((name, "pooled"), {}).get("pooled", {}).keys() != POOLED.keys():
-            keep(run_pooled(name, folder))
+            keep(run_pooled(name, settings, folder))
         if missing or (name, "search") not in rows:
             keep(run_search(name, folder))
         if stability and (name, "stability") not in rows:
-            keep(run_stability(name, folder))
+            keep(run_stability(name, settings, folder))
 
 
 def write_table():
@@ -281,6 +279,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=DATA, help="sets, by name")
     parser.add_argument("--folder", type=Path, required=True, help="where fits are kept")
+    parser.add_argument("--grid", action="store_true", help="no other settings than its own")
     parser.add_argument("--stability", action="store_true", help="every setting is fitted twice")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
@@ -288,7 +287,8 @@ def main():
     warnings.simplefilter("ignore", ConvergenceWarning)
     if not arguments.table:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        run_missing(arguments.data, arguments.folder, stability=arguments.stability)
+        settings = GRID if arguments.grid else SETTINGS
+        run_missing(arguments.data, settings, arguments.folder, stability=arguments.stability)
     print(write_table())
 
 

@@ -37,7 +37,8 @@ class BaseDeepFitted(BaseFittedClusterer, ABC):
         ----------
         X : {array-like, sparse matrix, blocks} of shape (n_samples, n_features)
             Rows to score, of any kind that `fit` takes, best some that it was not fitted on. Of
-            more than 10,000 so many are looked at, always the same ones.
+            more than 10,000 so many are looked at, always the same ones. Neighbours of rows
+            of more than 64 features are sought among their principal directions.
         y : Ignored
             Present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skaecm import DeepAEClustering, _modularity
+from skaecm import DeepAEClustering, _blocks, _modularity
 from skaecm.metrics import log_likelihood_score, modularity_score, neighbor_information_score
 
 
@@ -107,11 +107,25 @@ def test_of_many_rows_some_are_looked_at(fit, monkeypatch):
     assert _modularity.judged_rows(len(X), weight).max() < 150
 
 
+def test_of_many_rows_in_blocks_the_same_are_looked_at(fit, seed, monkeypatch, tmp_path):
+    model, X = fit
+    np.save(tmp_path / "rows.npy", X)
+    source = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    monkeypatch.setattr(_modularity, "MOST_ROWS", 120)
+    monkeypatch.setattr(_blocks, "WINDOW_BYTES", 50 * 4 * 8)
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", 16 * 4 * 8)
+    for weight in (None, np.random.RandomState(seed).uniform(size=len(X))):
+        expected = model.score(X, sample_weight=weight)
+        assert model.score(source, sample_weight=weight) == pytest.approx(expected, rel=1e-9)
+
+
 def test_missing_entries_of_neighbours_are_completed(seed):
     X, _ = blobs(seed, n=150, d=6)
-    X[np.random.RandomState(seed).uniform(size=X.shape) < 0.2] = np.nan
+    complete = quick(DeepAEClustering).fit(X).score(X)
+    X[np.random.RandomState(seed).uniform(size=X.shape) < 0.1] = np.nan
     model = quick(DeepAEClustering, missing="mask").fit(X)
-    assert model.score(X) > 0.5
+    assert model.score(X) == pytest.approx(complete, abs=0.1)
+    assert model.score(sp.csr_array(X)) == pytest.approx(model.score(X), rel=1e-6)
 
 
 # Scorers

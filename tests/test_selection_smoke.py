@@ -46,7 +46,7 @@ def selection(monkeypatch, tmp_path):
 def test_rows_of_every_judge_a_search_and_a_table(selection, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        selection.run_missing(["digits"], tmp_path, stability=True)
+        selection.run_missing(["digits"], selection.SETTINGS, tmp_path, stability=True)
     rows = [json.loads(line) for line in selection.RESULTS.read_text().splitlines()]
     fits = [row for row in rows if "judges" in row]
     assert [row["setting"] for row in fits] == list(selection.SETTINGS)
@@ -58,7 +58,7 @@ def test_rows_of_every_judge_a_search_and_a_table(selection, tmp_path, capsys):
     assert search["search"] == max(GRID, key=scores.get)
     # All is there: nothing is fitted again, and no row is written.
     capsys.readouterr()
-    selection.run_missing(["digits"], tmp_path, stability=True)
+    selection.run_missing(["digits"], selection.SETTINGS, tmp_path, stability=True)
     assert capsys.readouterr().out == ""
     table = selection.write_table()
     for judge in (*selection.JUDGES, *selection.POOLED, selection.STABILITY):
@@ -81,7 +81,7 @@ def test_the_table_gives_correlations_and_regrets(selection):
         for setting, acc in accuracies.items()
     ]
     rows.append({"data": "made", "pooled": {"of all": {"a": 1.0, "b": 3.0, "c": 2.0}}})
-    rows.append({"data": "made", "search": "b", "refit": {"acc": 0.8}})
+    rows.append({"data": "made", "search": "b", "score": 0.6, "refit": {"score": 0.5, "acc": 0.8}})
     judges = ["good", "bad", "silent", "of all"]
     table = selection.format_table(rows, judges, ["a", "b"])
     everything, grid = table.split("The grid")
@@ -95,4 +95,4 @@ def test_the_table_gives_correlations_and_regrets(selection):
     assert figures["silent"] == ["0.00", "0.00", "0.400", "0.00", "0.400"]
     assert figures["of all"] == ["0.50", "-0.50", "0.200", "0.50", "0.200"]
     (line,) = [line for line in grid.splitlines() if line.strip().startswith("made")]
-    assert line.split()[-4:] == ["0.700", "0.700", "0.000", "0.800"]
+    assert line.split()[-6:] == ["0.600", "0.700", "0.700", "0.000", "0.500", "0.800"]
