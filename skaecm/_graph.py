@@ -352,19 +352,13 @@ def _exchanges(shares: np.ndarray, number: np.ndarray, k: int) -> Iterator[np.nd
 
 
 def connected_clusters(
-    z: np.ndarray,
-    k: int,
-    *,
-    seed: int,
-    sample_weight: np.ndarray | None,
-    graph: sp.csr_array | None = None,
+    z: np.ndarray, k: int, *, seed: int, sample_weight: np.ndarray | None
 ) -> np.ndarray:
     """Labels (n,) of ``k`` clusters of any shape that are connected in ``z`` (n, p).
 
     More clusters than needed, by k-means, and those merged that the graph of
     nearest neighbours connects, then moved, split and merged while modularity rises. Of
-    several tries the one with the highest modularity. Where the rows have a ``graph``
-    (n, n) of their own, its edges and those in ``z`` count half each.
+    several tries the one with the highest modularity.
     """
     rng = np.random.RandomState(seed)
     weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
@@ -372,23 +366,21 @@ def connected_clusters(
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
     neighbours = neighbour_graph(rows, SAMPLED_NEIGHBOURS)
-    best: tuple[float, np.ndarray] | None = None
+    best: tuple[float, KMeans, np.ndarray] | None = None
     for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
         n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
         kmeans = KMeans(n_clusters, n_init=1, random_state=rng.randint(2**31 - 1))
         with threadpool_limits(limits=1, user_api="openmp"), warnings.catch_warnings():
             # Fewer distinct rows than surplus clusters are nothing to warn of.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            surplus = kmeans.fit(rows, sample_weight=weight).predict(z)
+            kmeans.fit(rows, sample_weight=weight)
         shares = overlap(kmeans.labels_, neighbours, n_clusters)
-        if graph is not None:
-            own = overlap(surplus, graph, n_clusters)
-            # Rows of no weight have edges in one direction alone.
-            shares = shares / 2 + (own + own.T) / 4
         number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
         number = split_and_merge(shares, number, k)
-        quality = modularity(overlap(number, sp.csr_array(shares), k))
+        quality = modularity(overlap(number[kmeans.labels_], neighbours, k))
         if best is None or quality > best[0]:
-            best = quality, number[surplus]
+            best = quality, kmeans, number
     assert best is not None
-    return best[1]
+    _, kmeans, number = best
+    with threadpool_limits(limits=1, user_api="openmp"):
+        return number[kmeans.predict(z)]
