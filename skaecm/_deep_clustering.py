@@ -25,7 +25,15 @@ from ._checks import (
 )
 from ._data import Data
 from ._deep_fitted import BaseDeepFitted
-from ._deep_start import codes, connected_start, embed_centers, find_k, posterior_start, train_alone
+from ._deep_start import (
+    codes,
+    connected_start,
+    embed,
+    embed_centers,
+    find_k,
+    posterior_start,
+    train_alone,
+)
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import (
     Autoencoder,
@@ -37,7 +45,6 @@ from ._modules import (
 from ._pretraining import pretrain_once, recipe_of
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
-from ._training import apply
 
 # Runs of k-means on the embedding, and epochs of the module alone, as published.
 best_centroids: Any = partial(starts.kmeans_centroids, n_init=20)
@@ -496,7 +503,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         if kind == "random" or seed is None:
             rng = np.random.RandomState(seed)
             return make_module(starts.glorot_start(data.k, autoencoder.n_components, rng), rows), []
-        own, weight = apply(autoencoder.embed, rows), data.all_weights()
+        own, weight = embed(autoencoder, rows), data.all_weights()
         z = ranks.stack(own)
         if kind is None:
             centroids = embed_centers(init, autoencoder, data)

@@ -15,7 +15,7 @@ from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardize
 from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
-from ._training import Training, apply
+from ._training import Training, apply, check_finite
 from ._valleys import count_clusters
 
 
@@ -42,10 +42,21 @@ def posterior_start(
     )
 
 
+def embed(network: Any, rows: Rows) -> np.ndarray:
+    """Codes (n, p) of rows; raises where they are so large that distances would overflow."""
+    z = apply(network.embed, rows)
+    with np.errstate(over="ignore"):
+        # No squared distance is larger.
+        size = np.square(2 * z).sum(dtype=z.dtype)
+    size = rows.ranks.total(torch.tensor(size, device=rows.device))
+    check_finite({"code": float(size)}, "pretraining")
+    return z
+
+
 def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     """On the first process, codes (n, p) of the rows that a start looks at, and their weights."""
     seen = data.of_start()
-    return seen.share.ranks.stack(apply(network.embed, seen.rows)), seen.all_weights()
+    return seen.share.ranks.stack(embed(network, seen.rows)), seen.all_weights()
 
 
 def find_k(autoencoder: Autoencoder, data: Data, seed: int) -> int:

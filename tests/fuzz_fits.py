@@ -102,6 +102,7 @@ GOOD = {
     "image_shape": [None, (1, 2), (2, 2), [1, 2, 2], (0, 2), (-1, -2), (2,), ("a", "b"), (1.5, 2)],
     "n_neighbors": [None, 1, 3, 100, "auto"],
     "n_init": [1, 2],
+    "n_jobs": [None, 1, 0],
     "batch_size": ["auto", 1, 7, 10**12],
     "max_iter": [1, 0, 3],
     "learning_rate_init": [1e-2, 1e-300, 1.0, 1e10, 1e300],

@@ -90,3 +90,11 @@ def test_squared_distances_that_would_overflow_are_refused(cls, seed):
     X, _ = blobs(seed, dtype=np.float32)
     with pytest.raises(ValueError, match="values of X are too large or too small for float32"):
         quick(cls).fit(X * np.float32(5e17))
+
+
+def test_a_code_that_pretraining_made_too_large_is_told():
+    X = blobs(0)[0].astype(np.float32)
+    start = DeepAEClustering(3, hidden_layer_sizes=(3,), max_iter=0, random_state=0).fit(X)
+    start.autoencoder_.spread.fill_(1e-25)
+    with pytest.raises(ValueError, match=r"not finite \(code\) in pretraining.*learning_rate_init"):
+        quick(DeepAEClustering, init=start.autoencoder_, n_components=None).fit(X)
