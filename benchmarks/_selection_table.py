@@ -103,7 +103,7 @@ def format_table(rows, judges, grid):
             "",
             "GridSearchCV over the grid by the estimator's own score",
             "(score and ACC of the other half; then of all rows, after the fit to all rows)",
-            f"  {'':14s} {'chosen':32s} {'score':>6s} {'ACC':>6s} {'best':>6s} {'regret':>6s}   "
+            f"  {'':14s} {'chosen':33s} {'score':>6s} {'ACC':>6s} {'best':>6s} {'regret':>6s}   "
             f"{'score':>6s} {'ACC':>6s}",
         ]
     regrets = []
@@ -112,9 +112,9 @@ def format_table(rows, judges, grid):
         mine, best = acc[row["search"]], max(acc.values())
         regrets.append(best - mine)
         lines.append(
-            f"  {row['data']:14s} {row['search']:32s} {row['score']:6.3f} {mine:6.3f} {best:6.3f} "
+            f"  {row['data']:14s} {row['search']:33s} {row['score']:6.3f} {mine:6.3f} {best:6.3f} "
             f"{best - mine:6.3f}   {row['refit']['score']:6.3f} {row['refit']['acc']:6.3f}"
         )
     if regrets:
-        lines.append(f"  {'mean':53s} {'':6s} {'':6s}{np.mean(regrets):6.3f}")
+        lines.append(f"  {'mean':54s} {'':6s} {'':6s}{np.mean(regrets):6.3f}")
     return "\n".join(lines)
