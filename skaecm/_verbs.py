@@ -162,7 +162,7 @@ def fit(arguments: argparse.Namespace, say: Say) -> None:
     start = time.perf_counter()
     if is_shown and sys.stderr.isatty():
         model.set_params(verbose=1)
-    elif is_shown:
+    elif is_shown and model.n_jobs is None:
         model.set_params(callback=epochs_said(say))
     with warnings_said(say):
         model.fit(X)

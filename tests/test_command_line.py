@@ -261,6 +261,17 @@ def test_module_without_header_or_labels(here, fitted, call):
     assert not hasattr(model, "feature_names_in_")
 
 
+def test_clusters_are_counted(here, fitted, call):
+    np.savetxt(here / "bare.csv", fitted.X, delimiter=",")
+    code, out, err = call("fit", "bare.csv", "-k", "auto", *MODULE, "--model", "bare", "--quiet")
+    assert (code, err) == (0, "")
+    assert "bare: 90 rows, 4 features, k=auto" in out
+    assert "cluster sizes: 30 30 30" in out
+    assert skaecm.load("bare").n_clusters_ == 3
+    runs = ["--set", "n_init=2", "--set", "n_jobs=2", "--model", "side"]
+    assert call("fit", "bare.csv", "-k", 3, *MODULE, *runs)[0] == 0
+
+
 def test_labels_of_any_kind_leave_the_fit_alone(here, fitted, call):
     """Other labels, or none: the same model."""
     rows = csv_lines(fitted.X, 2 - fitted.labels).replace("kind", "target")

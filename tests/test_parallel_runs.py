@@ -1,14 +1,10 @@
 """The runs of a fit side by side: those of one after the other, and who may not follow them."""
 
-import os
-import subprocess
-import sys
-
 import joblib
 import numpy as np
 import pytest
 import torch
-from helpers import AT_ONCE, ROOT, assert_same_fit, blobs, overlapping, quick
+from helpers import AT_ONCE, assert_same_fit, blobs, overlapping, quick
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
@@ -132,32 +128,28 @@ def test_no_jobs_at_all(cls):
         quick(cls, **STARTS, n_jobs=0).fit(X)
 
 
-def test_inside_a_grid_search(cls, seed):
+def test_inside_a_grid_search(seed):
     X, _ = blobs(seed)
-    search = GridSearchCV(quick(cls, **STARTS), {"alpha": [0.0, 0.2]}, cv=2, error_score="raise")
+    search = GridSearchCV(
+        quick(ClusteringModuleGMM, **STARTS), {"alpha": [0.0, 0.2]}, cv=2, error_score="raise"
+    )
     both = clone(search).set_params(n_jobs=2, estimator__n_jobs=2).fit(X)
     scores = search.fit(X).cv_results_["mean_test_score"]
     np.testing.assert_array_equal(both.cv_results_["mean_test_score"], scores)
 
 
-def test_lines_of_progress_come_from_the_workers():
-    code = (
-        "from helpers import quick, overlapping\n"
-        "from skaecm import ClusteringModuleGMM\n"
-        "quick(ClusteringModuleGMM, init='k-means++', n_init=2, n_jobs=2, verbose=1)"
-        ".fit(overlapping(0))"
-    )
-    paths = [str(ROOT), str(ROOT / "tests")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert run.stdout == ""
-    for number in (1, 2):
-        assert f"[ClusteringModuleGMM, run {number} of 2] training 1: loss" in run.stderr
+def test_lines_of_progress_come_from_the_workers(cls, seed, capsys):
+    model = quick(cls, **STARTS, n_jobs=2, verbose=1)
+    with joblib.parallel_config("threading"):
+        model.fit(overlapping(seed))
+    out, err = capsys.readouterr()
+    assert out == ""
+    for number in range(1, 6):
+        assert f"[{cls.__name__}, run {number} of 5] training 1: loss" in err
 
 
-def test_on_a_cluster_of_dask(cls, seed):
+def test_on_a_cluster_of_dask(seed):
+    cls = DeepAEClustering
     distributed = pytest.importorskip("distributed")
     X = overlapping(seed)
     in_turn = quick(cls, **STARTS).fit(X)

@@ -27,6 +27,7 @@ from skaecm.plotting import (
     LossCurveDisplay,
     ResponsibilitiesDisplay,
 )
+from skaecm.selection import KSearch
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -659,6 +660,21 @@ def test_search_over_a_pipeline_and_more():
     assert_readable(display.figure_)
 
 
+@pytest.mark.parametrize("criterion", ["bic", "stability", lambda model, X: -abs(model.k - 2)])
+def test_a_search_for_k_is_its_trace(criterion):
+    X = np.random.RandomState(0).standard_normal((60, 3))
+    model = ClusteringModuleGMM(tol=1e3, n_iter_no_change=1, random_state=0)
+    search = KSearch(model, [4, 2, 3], criterion=criterion, random_state=0).fit(X)
+    display = KSearchDisplay.from_estimator(search)
+    assert display.best == search.best_k_
+    (name,) = display.scores
+    assert name == (criterion if isinstance(criterion, str) else "<lambda>")
+    np.testing.assert_array_equal(display.ax_.lines[0].get_xdata(), [2, 3, 4])
+    np.testing.assert_allclose(display.ax_.lines[0].get_ydata(), search.results_["mean"])
+    np.testing.assert_allclose(display.scores[name].std(axis=1), search.results_["std"])
+    assert_readable(display.figure_)
+
+
 def test_scores_are_sorted_by_k():
     scores = {"one": [3.0, 1.0, 2.0], "more": [[3, 4], [1, 2], [2, 3]]}
     display = KSearchDisplay.from_predictions(np.array([30, 10, 20]), scores, best=20)
@@ -686,7 +702,7 @@ def test_searches_that_are_refused(k_values, scores, settings, message):
 
 
 def test_estimators_that_are_no_search(module):
-    with pytest.raises(ValueError, match=r"search must be a fitted GridSearchCV .* Clustering"):
+    with pytest.raises(ValueError, match=r"fitted KSearch, GridSearchCV .* Clustering"):
         KSearchDisplay.from_estimator(module)
     with pytest.raises(NotFittedError):
         KSearchDisplay.from_estimator(GridSearchCV(module, {"k": [1]}))
