@@ -76,6 +76,8 @@ def format_table(rows):
     for name in dict.fromkeys(row["data"] for row in rows):
         for method in METHODS:
             chosen = [r for r in rows if (r["data"], r["method"]) == (name, method)]
+            if not chosen:
+                continue
             figures = []
             for key in ("acc", "nmi", "ari"):
                 values = [row[key] for row in chosen]

@@ -72,6 +72,7 @@ COMMON = {
     "hidden_layer_sizes": (500, 500, 500),
     "pretrain_iter": 50,
     "max_iter": 40,
+    "n_neighbors": None,
     "random_state": 0,
 }
 

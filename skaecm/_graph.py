@@ -28,7 +28,7 @@ EXACT_ROWS = 100_000
 # The neighbours of a row that "auto" takes, where there are so many rows a cluster, and the
 # skewness of how often a row is one from which on there are hubs.
 NEIGHBOURS = 10
-ROWS_PER_CLUSTER = 50
+ROWS_PER_CLUSTER = 100
 MOST_HUBNESS = 1.2
 
 # Rows whose neighbours in the embedding say which clusters touch, and how many each.

@@ -505,7 +505,7 @@ def test_the_page_of_the_documentation(tmp_path, monkeypatch, call):
         code, out, err = call(*shlex.split(line), *(quick if "fit digits" in line else []))
         assert code == (2 if "error: " in answer else 0)
         shown, said = (
-            {re.sub(r"\d[\d.]*", "0", words.strip()) for words in text.splitlines()}
+            {re.sub(r"-?\d[\d.]*", "0", words.strip()) for words in text.splitlines()}
             for text in (answer, err + out)
         )
         assert shown == said

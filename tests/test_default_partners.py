@@ -65,10 +65,10 @@ def test_equal_in_degrees_are_no_hubs():
 
 
 def test_rows_must_be_many_enough_and_not_too_many(seed, monkeypatch):
-    assert _graph.telling_neighbours(sheet(seed, n=149), 3) is None
-    assert _graph.telling_neighbours(sheet(seed, n=150), 3) is not None
-    monkeypatch.setattr(_graph, "EXACT_ROWS", 149)
-    assert _graph.telling_neighbours(sheet(seed, n=150), 3) is None
+    assert _graph.telling_neighbours(sheet(seed, n=299), 3) is None
+    assert _graph.telling_neighbours(sheet(seed, n=300), 3) is not None
+    monkeypatch.setattr(_graph, "EXACT_ROWS", 299)
+    assert _graph.telling_neighbours(sheet(seed, n=300), 3) is None
 
 
 def test_neighbours_join_a_given_graph(seed):
@@ -78,7 +78,7 @@ def test_neighbours_join_a_given_graph(seed):
     assert_same_fit(deep().fit(X, adjacency=graph), near)
     X = cloud(seed, n=100)
     graph = graph[:100, :100]
-    # Fewer than 50 rows a cluster.
+    # Fewer than 100 rows a cluster.
     alone = deep(n_neighbors=None).fit(X, adjacency=graph)
     assert_same_fit(deep().fit(X, adjacency=graph), alone)
 
