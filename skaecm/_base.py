@@ -448,7 +448,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         mean, variance = moments_of(rows)
         if rows.fill is not None:
             check_columns(to_numpy(mean), getattr(self, "feature_names_in_", None))
-        check_range(float(variance.mean()), len(variance), x.dtype)
+        check_range(float(variance.mean()), float((mean * mean).mean()), len(mean), x.dtype)
         warn_about_scales(to_numpy(variance.sqrt()))
         scale = torch.where(variance.mean() > 0, variance.mean().sqrt(), 1.0)
         standardizer = Standardizer(mean.to(rows.dtype), scale.to(rows.dtype))

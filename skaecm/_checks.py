@@ -91,18 +91,19 @@ def check_processes(
     )
 
 
-def check_range(variance: float, n_features: int, dtype: np.dtype) -> None:
+def check_range(variance: float, offset: float, n_features: int, dtype: np.dtype) -> None:
     """Raise if a mean variance that is not zero has no room in the dtype of X.
 
-    Squared distances add up all features, and some are much larger than most.
+    Squared distances add up all features, and some are much larger than most. Neither may
+    the mean square of the columns' means, ``offset``, be too large.
     """
     limits = np.finfo(dtype)
     largest = ROOM * float(limits.max) / n_features
-    if variance != 0 and not float(limits.tiny) < variance < largest:
+    if not offset < largest or (variance != 0 and not float(limits.tiny) < variance < largest):
         raise ValueError(
             f"The values of X are too large or too small for {dtype}: their variance is "
-            f"{variance:.3g}. Multiply X by a constant, pass it as float64, or use "
-            "sklearn.preprocessing.StandardScaler."
+            f"{variance:.3g}, and the mean square of the columns' means {offset:.3g}. Multiply X "
+            "by a constant, pass it as float64, or use sklearn.preprocessing.StandardScaler."
         )
 
 

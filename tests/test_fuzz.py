@@ -98,3 +98,11 @@ def test_a_code_that_pretraining_made_too_large_is_told():
     start.autoencoder_.spread.fill_(1e-25)
     with pytest.raises(ValueError, match=r"not finite \(code\) in pretraining.*learning_rate_init"):
         quick(DeepAEClustering, init=start.autoencoder_, n_components=None).fit(X)
+
+
+def test_rows_far_from_the_origin_are_refused(cls):
+    """They fit float32 and vary little, but the square of where they are does not."""
+    X = np.column_stack([np.full(12, 1e21), 1e12 * np.arange(12)]).astype(np.float32)
+    with pytest.raises(ValueError, match=r"too large or too small for float32: .* means 5e\+41"):
+        quick(cls).fit(X)
+    quick(cls).fit(X.astype(np.float64))
