@@ -68,6 +68,8 @@ def run(name, method, arm, share, seed):
     data = datasets.load(name)
     X, y = data.data.astype(np.float32), data.target
     cls, settings = METHODS[method]
+    if cls is DeepAEClustering:
+        settings = {"n_neighbors": None} | settings
     if arm != "complete":
         X = remove(X, share, seed)
     if arm == "mask":
