@@ -11,6 +11,10 @@ from sklearn.model_selection import GridSearchCV
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(joblib, "parallel_config"), reason="needs joblib 1.3 to choose a backend"
+)
+
 STARTS = {"init": "k-means++", "n_init": 5}
 
 

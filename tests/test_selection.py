@@ -1,7 +1,6 @@
 """A search over the number of clusters, without labels."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 from helpers import assert_same_fit, blobs, quick
@@ -121,6 +120,7 @@ def test_in_workers(cls, seed):
 def test_the_trace_is_a_table_in_order(seed):
     X, _ = blobs(seed)
     found = KSearch(quick(ClusteringModuleGMM), iter([4, 2, 3, 2]), random_state=0).fit(X)
+    pd = pytest.importorskip("pandas")
     table = pd.DataFrame(found.results_)
     assert table["k"].tolist() == [2, 3, 4]
     assert list(table.columns) == ["k", "mean", "std", "split0", "split1", "split2"]
