@@ -75,9 +75,10 @@ def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray
 def connected_start(
     autoencoder: Autoencoder, z: np.ndarray, k: int, data: Data, seed: int
 ) -> starts.Start:
-    """The mixture of the ``k`` clusters that neighbours among the codes ``z`` (n, p) connect."""
+    """The mixture of the ``k`` clusters that partners, and neighbours of codes ``z``, connect."""
     ranks, weight = data.share.ranks, data.all_weights()
-    labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight)
+    graph = data.partners.graph
+    labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight, graph=graph)
     mixture = ranks.first(starts.labelled_mixture, z, labels, k, weight)
     means, covariance, weights = mixture
     # In the dtype of the codes: by its rounding, coinciding centroids are told.

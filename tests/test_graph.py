@@ -15,6 +15,7 @@ from skaecm import _graph
 from skaecm._graph import connected_clusters
 from skaecm._initialization import RIDGE, labelled_mixture
 from skaecm._rows import Neighbours
+from skaecm.metrics import clustering_accuracy
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 CPU = torch.device("cpu")
@@ -493,3 +494,37 @@ def test_more_clusters_than_the_sample_holds_rows(monkeypatch):
     weight = np.zeros(300)
     weight[:40] = 1.0
     assert connected_clusters(z, 30, seed=0, sample_weight=weight).shape == (300,)
+
+
+def groups_of_cliques(n_groups, size):
+    """The `overlap` of surplus clusters in groups that hardly touch."""
+    group = np.repeat(np.arange(n_groups), size)
+    shares = np.where(group[:, None] == group, 1.0, 0.01)
+    return shares / shares.sum(), group
+
+
+def test_two_groups_in_one_cluster_and_one_in_two_are_put_right(seed):
+    shares, group = groups_of_cliques(5, 6)
+    wrong = group.copy()
+    wrong[group == 1] = 0
+    wrong[np.flatnonzero(group == 3)[:3]] = 1
+    assert clustering_accuracy(group, _graph.refine(shares, wrong, 5)) < 1.0
+    order = np.random.RandomState(seed).permutation(len(group))
+    found = _graph.split_and_merge(shares[np.ix_(order, order)], wrong[order], 5)
+    assert clustering_accuracy(group[order], found) == 1.0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+def test_splits_and_merges_never_lower_modularity(seed, k):
+    rng = np.random.RandomState(seed)
+    shares = rng.uniform(size=(12, 12)) ** 8
+    shares = (shares + shares.T) / (2 * shares.sum())
+    start = rng.permutation(np.arange(12) % k)
+    found = _graph.split_and_merge(shares, start, k)
+    np.testing.assert_array_equal(np.unique(found), np.arange(k))
+
+    def quality(number):
+        return _graph.modularity(_graph.overlap(number, sp.csr_array(shares), k))
+
+    assert quality(found) >= quality(start)
+    np.testing.assert_array_equal(_graph.split_and_merge(shares, found, k), found)
