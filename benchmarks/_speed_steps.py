@@ -4,6 +4,7 @@ For `speed.py`: the floor, a loop as people write it, ours, and the parts of our
 """
 
 import time
+from contextlib import contextmanager, nullcontext
 from itertools import islice, pairwise
 
 import numpy as np
@@ -18,11 +19,13 @@ from _speed_clock import (
     median,
     synchronize,
 )
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from skaecm import DeepAEClustering
 from skaecm._rows import Rows
+from skaecm._steps import STEPS_FIRST
 
 # Matrix products per second of the data sheets, dense, by the name of the device.
 PEAK = {"H200": {"float32": 67e12, "tf32": 494e12, "bfloat16": 989e12}}
@@ -167,23 +170,94 @@ def our_training(X, hidden, batch, device, mixed_precision=False):
     return training, network, data.rows
 
 
+@contextmanager
+def tf32():
+    """Products of float32 by units that round their factors, as a user of torch asks for it."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def run_step(n, d, hidden, batch, steps, repeats, device="cpu"):
-    """The floor, the plain loop, ours and its parts, ``steps`` steps of each a turn."""
+    """The floor, the plain loop, ours and its parts, ``steps`` steps of each a turn.
+
+    On a GPU, where steps are recorded, there are no parts: what stands beside ours are steps
+    asked for kernel by kernel, and steps in other precisions.
+    """
     X = image_rows(n, d)
     shapes = layer_shapes(d, hidden, WIDTH)
     floor = make_floor(shapes, batch, device)
     training, network, rows = our_training(X, hidden, batch, device)
     mixed, *_ = our_training(X, hidden, batch, device, mixed_precision=True)
     some = SomeBatches(rows, steps)
+    resident = torch.from_numpy(X).to(device)
+    is_gpu = torch.device(device).type == "cuda"
+
+    def times(function):
+        return lambda: [function() for _ in range(steps)]
+
+    compared = {
+        "floor": times(floor),
+        "plain": make_plain_loop(resident, hidden, batch, steps),
+        "ours": lambda: training.run_epoch(some),
+        "mixed": lambda: mixed.run_epoch(some),
+    }
+    if is_gpu:
+        compared |= on_gpu_beside_ours(X, hidden, batch, device, some)
+        for _ in range(2 + STEPS_FIRST // steps):
+            for function in compared.values():
+                function()
+    else:
+        compared |= {
+            part: times(function)
+            for part, function in parts_of_step(training, network, rows).items()
+        }
+        generator = torch.Generator().manual_seed(0)
+        compared["index"] = lambda: [None for _ in some.batches(batch, generator)]
+    seconds = interleaved(compared, repeats, device)
+    floor_seconds = seconds["floor"]
+    products = step_products(shapes, batch) * steps
+    figures = {
+        f"{name}_ms": median(1e3 * seconds[name] / steps) for name in ("floor", "plain", "ours")
+    }
+    figures |= {
+        f"{name}_over_floor": median(seconds[name] / floor_seconds)
+        for name in ("ours", "mixed", "plain")
+    }
+    figures |= {
+        f"plain_over_{name}": median(seconds["plain"] / seconds[name]) for name in ("ours", "mixed")
+    }
+    if is_gpu:
+        figures |= {
+            "tf32_over_floor": median(seconds["tf32"] / floor_seconds),
+            "one_by_one_over_ours": median(seconds["one_by_one"] / seconds["ours"]),
+        }
+        kinds = {"ours": "float32", "tf32": "tf32", "mixed": "bfloat16"}
+        return figures | {
+            key: value
+            for name, kind in kinds.items()
+            for key, value in achieved(products / np.median(seconds[name]), kind, device).items()
+        }
+    rest = seconds["ours"] - seconds["index"] - seconds["loss"] - seconds["optimizer"]
+    figures["of_floor"] = {
+        "indexing": median(seconds["index"] / floor_seconds),
+        "bias_activation_autograd": median(seconds["layers"] / floor_seconds) - 1,
+        "loss": median((seconds["loss"] - seconds["layers"]) / floor_seconds),
+        "optimizer": median(seconds["optimizer"] / floor_seconds),
+        "loop": median(rest / floor_seconds),
+    }
+    return figures | {"gflops": median(products / np.median(seconds["ours"]) / 1e9)}
+
+
+def parts_of_step(training, network, rows):
+    """What a step is made of but for its rows, by name: each does it once."""
     generator = torch.Generator().manual_seed(0)
-    one = next(rows.batches(batch, generator))
+    one = next(rows.batches(training.batch_size, generator))
     x = network.standardizer(one.x)
     x_grad = torch.randn_like(x) / x.numel()
     z_grad = torch.randn_like(network.autoencoder.encode(x).detach()) / len(x)
-
-    def index():
-        for _ in some.batches(batch, generator):
-            pass
 
     def layers():
         network.zero_grad()
@@ -194,61 +268,29 @@ def run_step(n, d, hidden, batch, steps, repeats, device="cpu"):
         network.zero_grad()
         sum(network.loss_terms(one).values()).backward()
 
-    def times(function):
-        return lambda: [function() for _ in range(steps)]
-
-    resident = torch.from_numpy(X).to(device)
-    seconds = interleaved(
-        {
-            "floor": times(floor),
-            "plain": make_plain_loop(resident, hidden, batch, steps),
-            "ours": lambda: training.run_epoch(some),
-            "mixed": lambda: mixed.run_epoch(some),
-            "index": index,
-            "layers": times(layers),
-            "loss": times(loss),
-            "optimizer": times(training.optimizer.step),
-        },
-        repeats,
-        device,
-    )
-    floor_seconds = seconds["floor"]
-    per_second = step_products(shapes, batch) * steps / seconds["ours"]
-    figures = {
-        "floor_ms": median(1e3 * floor_seconds / steps),
-        "plain_ms": median(1e3 * seconds["plain"] / steps),
-        "ours_ms": median(1e3 * seconds["ours"] / steps),
-        "ours_over_floor": median(seconds["ours"] / floor_seconds),
-        "mixed_over_floor": median(seconds["mixed"] / floor_seconds),
-        "plain_over_floor": median(seconds["plain"] / floor_seconds),
-        "plain_over_ours": median(seconds["plain"] / seconds["ours"]),
-        "plain_over_mixed": median(seconds["plain"] / seconds["mixed"]),
-        "of_floor": {
-            "indexing": median(seconds["index"] / floor_seconds),
-            "bias_activation_autograd": median(seconds["layers"] / floor_seconds) - 1,
-            "loss": median((seconds["loss"] - seconds["layers"]) / floor_seconds),
-            "optimizer": median(seconds["optimizer"] / floor_seconds),
-            "loop": median(
-                (seconds["ours"] - seconds["index"] - seconds["loss"] - seconds["optimizer"])
-                / floor_seconds
-            ),
-        },
-        "gflops": median(per_second / 1e9),
-    }
-    return figures | achieved(np.median(per_second), device)
+    return {"layers": layers, "loss": loss, "optimizer": training.optimizer.step}
 
 
-def achieved(per_second, device):
-    """The share of the device's peak for float32, where the data sheet is known."""
-    if torch.device(device).type != "cuda":
-        return {}
+def on_gpu_beside_ours(X, hidden, batch, device, some):
+    """Epochs of ``some`` batches whose steps are asked for otherwise."""
+    one_by_one, *_ = our_training(X, hidden, batch, device)
+    one_by_one.steps.can_record = False
+    rounding, *_ = our_training(X, hidden, batch, device)
+
+    def rounded():
+        with tf32():
+            rounding.run_epoch(some)
+
+    return {"one_by_one": lambda: one_by_one.run_epoch(some), "tf32": rounded}
+
+
+def achieved(per_second, kind, device):
+    """The rate of products of a kind of number, and its share of the device's peak."""
     name = torch.cuda.get_device_name(device)
-    figures = {"device_name": name}
+    figures = {"device_name": name, f"{kind}_tflops": median(per_second / 1e12)}
     for key, peak in PEAK.items():
         if key in name:
-            figures |= {
-                f"over_{kind}_peak": median(per_second / value) for kind, value in peak.items()
-            }
+            figures[f"{kind}_over_peak"] = median(per_second / peak[kind])
     return figures
 
 
@@ -289,26 +331,51 @@ def run_predict(n, d, hidden, repeats, rows_per_product=4096):
     }
 
 
-def run_gpu_fit(epochs):
+def run_gpu_fit(epochs, precision):
     """MNIST with so many pretraining and so many joint epochs."""
     X = image_rows(*MNIST_SHAPE)
     model = DeepAEClustering(
         K,
         n_neighbors=None,
-        pretrain_iter=epochs,
-        max_iter=epochs,
         tol=0.0,
         n_iter_no_change=10**6,
         device="cuda",
+        mixed_precision=precision == "bfloat16",
         random_state=0,
     )
-    # What is loaded and chosen on first use is loaded before the clock runs.
-    fit(model.set_params(pretrain_iter=1, max_iter=1), X[:4096])
-    model.set_params(pretrain_iter=epochs, max_iter=epochs)
-    torch.cuda.reset_peak_memory_stats()
-    begin = time.perf_counter()
-    fit(model, X)
-    synchronize("cuda")
-    seconds = time.perf_counter() - begin
+    with tf32() if precision == "tf32" else nullcontext():
+        # What is loaded and chosen on first use is loaded before the clock runs.
+        fit(model.set_params(pretrain_iter=3, max_iter=3), X[:4096])
+        model.set_params(pretrain_iter=epochs, max_iter=epochs)
+        torch.cuda.reset_peak_memory_stats()
+        begin = time.perf_counter()
+        fit(model, X)
+        synchronize("cuda")
+        seconds = time.perf_counter() - begin
     peak = torch.cuda.max_memory_allocated() / 2**20
-    return {"seconds": median(seconds), "peak_mib": median(peak), "epochs": model.n_iter_}
+    return {
+        "seconds": median(seconds),
+        "peak_mib": median(peak),
+        "epochs": model.n_iter_,
+        "device_name": torch.cuda.get_device_name(),
+    }
+
+
+def run_gpu_agreement(seeds):
+    """The loss of fits of the digits on a GPU over that on the CPU."""
+    X = load_digits().data
+    losses = {"cpu": [], "cuda": []}
+    for seed in range(seeds):
+        for device, values in losses.items():
+            model = DeepAEClustering(K, device=device, random_state=seed)
+            values.append(float(fit(model, X).loss_))
+    means = {device: float(np.mean(values)) for device, values in losses.items()}
+    return {
+        "cpu_loss": float(f"{means['cpu']:.6g}"),
+        "cuda_loss": float(f"{means['cuda']:.6g}"),
+        "cuda_over_cpu": float(f"{means['cuda'] / means['cpu']:.6g}"),
+        "seed_by_seed": [
+            float(f"{there / here:.6g}")
+            for here, there in zip(losses["cpu"], losses["cuda"], strict=True)
+        ],
+    }

@@ -15,7 +15,8 @@ Parts:
 - sweep: seconds and peak memory of fits of fixed epochs, one axis at a time.
 - predict: rows a second beside the encoder's matrix products alone.
 - import: seconds of ``import skaecm`` beside those of torch and scikit-learn.
-- gpu: the step and a fit on MNIST on CUDA; nothing where there is none.
+- gpu: the step, fits on MNIST, and the loss of the digits beside that on the CPU, on CUDA;
+  nothing where there is none.
 
 Times are medians of turns in which all that is compared runs once, so that a slow spell
 of the machine hits all of it, and a ratio is the median over the turns' ratios. Every
@@ -46,7 +47,7 @@ from _cm_speed import COMPARED, data_sets, fit, measure, peak_of_fit, resident_p
 from _environment import environment_python
 from _speed_clock import HIDDEN, MNIST_SHAPE, gaussian_rows, in_new_process, median
 from _speed_peers import run_peer_epochs, run_peer_fits
-from _speed_steps import run_gpu_fit, run_predict, run_step
+from _speed_steps import run_gpu_agreement, run_gpu_fit, run_predict, run_step
 from sklearn.exceptions import ConvergenceWarning
 
 import skaecm
@@ -180,8 +181,11 @@ def cases(arguments):
                 settings = {"steps": max(1, arguments.steps * 256 // batch), "repeats": repeats}
                 yield part, case, run_step, {**case, **settings, "device": device}
         if part == "gpu":
-            case = {"data": "mnist", "epochs": arguments.epochs}
-            yield part, case, run_gpu_fit, {"epochs": arguments.epochs}
+            for precision in ("float32", "tf32", "bfloat16"):
+                case = {"epochs": arguments.epochs, "precision": precision}
+                yield part, {"data": "mnist"} | case, run_gpu_fit, case
+            case = {"seeds": arguments.seeds}
+            yield part, {"loss of": "digits"} | case, run_gpu_agreement, case
         if part == "peers":
             case = {"n": arguments.peer_rows, "batch": 256}
             yield part, {"epoch of": "mnist"} | case, run_peer_epochs, case | {"repeats": repeats}

@@ -107,7 +107,8 @@ class ClusteringModule(nn.Module):
         rate = min(1.0, part.ratio * len(g) / self.lookback)
         mean = part.mean(_losses.mean_over_rows(g, weight))
         gbar = _losses.running_average(self.gbar, mean, rate)
-        self.gbar = gbar.detach()
+        # In place: a recorded step knows this tensor alone.
+        self.gbar.copy_(gbar.detach())
         return gbar
 
     def widen(self, n_rows: int) -> None:

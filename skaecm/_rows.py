@@ -50,26 +50,32 @@ class Batch(NamedTuple):
 class Labels:
     """The clusters (n,) of all rows, gathered batch by batch.
 
-    What is noted is held and looked at many batches at a time, so that a step of
-    training hardly notices.
+    On a CPU what is noted is held and looked at many batches at a time, so that a step of
+    training hardly notices; a GPU looks at once, which can be recorded.
     """
 
     def __init__(self, n_rows: int, device: torch.device):
         self.values = torch.zeros(n_rows, dtype=torch.long, device=device)
         self.held: list[tuple[Tensor, Tensor]] = []
         self.n_held = 0
+        self.most_held = NUMBERS_HELD if device.type == "cpu" else 0
 
     def note(self, batch: Batch, g: Tensor) -> None:
         """Responsibilities (b, k) of a batch, or (2 b, k) with the partners last."""
         self.held.append((batch.indices, g.detach()))
         self.n_held += len(g) * max(g.shape[1], FEW_CLUSTERS)
-        if self.n_held > NUMBERS_HELD:
+        if self.n_held > self.most_held:
             self._look()
 
     def _look(self) -> None:
         indices = torch.cat([index for index, _ in self.held])
         g = torch.cat([g[: len(index)] for index, g in self.held])
         self.values[indices] = g.argmax(dim=1)
+        self.held, self.n_held = [], 0
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self.values.zero_()
         self.held, self.n_held = [], 0
 
     def tensor(self) -> Tensor:

@@ -1,21 +1,21 @@
 """The training loop and the pass without gradients.
 
-Knows no model and no loss: it asks a module for ``loss_terms(batch)``, a dict
-of named scalars whose sum is minimised, and gives back what happened as
-values. All that a loop needs to go on is in `Training.state_dict`. A `Watcher`
+Knows no model and no loss: it asks for steps (`_steps.py`) and gives back what
+happened as values. All that a loop needs to go on is in `Training.state_dict`. A `Watcher`
 hears of every epoch.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ._rows import Batch, Labels, Rows
+from ._rows import Rows
+from ._steps import Steps, Trainable
 from ._tensors import to_numpy
 
 
@@ -49,30 +49,6 @@ class Watcher(ABC):
     @abstractmethod
     def end(self, row: dict[str, Any]) -> None:
         """An epoch has ended; ``row`` is that of the history."""
-
-
-class Trainable(Protocol):
-    """What a module owes the loop."""
-
-    def start_epoch(self, epoch: int, rows: Rows) -> Tensor | None:
-        """A step before the batches of an epoch.
-
-        Before the first it gives the clusters (n,) of the rows, if it has any.
-        """
-
-    def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
-        """Named scalars whose sum is the loss of a batch, a mean over its rows.
-
-        ``labels``, where given, gets the clusters of the batch.
-        """
-
-    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The parameters, in groups with a factor each for the learning rate."""
-
-    def parameters(self) -> Iterable[nn.Parameter]: ...
-    def train(self, mode: bool = True) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
 @final
@@ -113,7 +89,11 @@ class Training:
         ]
         # Gradients are not clipped: Adam's steps do not grow with them, and about three
         # learning rates bound any (doc/guide/long_runs.rst).
-        self.optimizer = torch.optim.Adam(groups, eps=epsilon, fused=True)
+        first = next(iter(module.parameters()))
+        self.optimizer = torch.optim.Adam(
+            groups, eps=epsilon, fused=True, capturable=first.device.type == "cuda"
+        )
+        self.steps = Steps(module, self.optimizer)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.labels: Tensor | None = None  # clusters of the rows in the last epoch
@@ -169,29 +149,18 @@ class Training:
             watch.begin()
         start = self.module.start_epoch(self.epoch, rows)
         before = self.labels if start is None else start
-        labels = None if before is None else Labels(len(rows), rows.device)
+        self.steps.begin(rows, with_labels=before is not None)
         self.module.train()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        names: list[str] = []
-        total: Tensor | None = None
         for batch in rows.batches(self.batch_size, self.generator):
-            self.optimizer.zero_grad()
-            terms = self.module.loss_terms(batch, labels)
-            values = torch.stack(list(terms.values()))
-            batch.part.backward(values.sum(), parameters)
-            self.optimizer.step()
+            self.steps.take(batch)
             if after_step is not None:
                 after_step()
-            # The sum stays on the device: one synchronisation an epoch, below.
-            share = values.detach() * (len(batch.indices) / len(rows))
-            total = share if total is None else total.add_(share)
-            names = list(terms)
-        assert total is not None
+        names, total, labels = self.steps.end()
         total = rows.ranks.total(total)
         self.module.train(False)
         self.epoch += 1
         if before is not None and labels is not None:
-            self.labels = rows.ranks.total(labels.tensor())
+            self.labels = rows.ranks.total(labels)
             n_changed = (self.labels != before).sum().to(total.dtype)
             total = torch.cat([total, n_changed[None]])
             names.append("changed")
@@ -246,13 +215,13 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken, at the learning rate of now."""
         self.module.load_state_dict(state["module"])
-        settings = [(group["lr"], group["eps"]) for group in self.optimizer.param_groups]
+        kept = ("lr", "eps", "capturable")
+        settings = [{key: group[key] for key in kept} for group in self.optimizer.param_groups]
         # The optimizer keeps the tensors that it is given, and steps write into them.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        for group, (learning_rate, epsilon) in zip(
-            self.optimizer.param_groups, settings, strict=True
-        ):
-            group["lr"], group["eps"] = learning_rate, epsilon
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+        self.steps = Steps(self.module, self.optimizer)
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
         self.history = list(state["history"])
