@@ -376,6 +376,7 @@ def run(part, name, method, seed, python, limit):
             "settings": settings_of(part, name, method),
             **figures,
             "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "versions": figures.get("versions", here),
         }
         for method, figures in zip(methods, found, strict=True)

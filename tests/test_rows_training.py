@@ -316,6 +316,9 @@ def global_pair(n_features, n_components, generator):
 @pytest.mark.filterwarnings("ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning")
 def test_a_fit_leaves_the_world_as_it_was(cls, seed, init, random_state):
     X, _ = blobs(seed)
+    # The first optimizer of a process has torch import more, and sympy with it, which adds
+    # filters of warnings.
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     models = [quick(cls, init=init, random_state=0)]
     if hasattr(models[0], "autoencoder"):
         models.append(quick(cls, init=init, autoencoder=global_pair, random_state=0))
