@@ -75,7 +75,7 @@ def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray
 def connected_start(
     autoencoder: Autoencoder, z: np.ndarray, k: int, data: Data, seed: int
 ) -> starts.Start:
-    """The mixture of the ``k`` clusters that partners, and neighbours of codes ``z``, connect."""
+    """The mixture of the ``k`` clusters of codes ``z`` (n, p) that partners connect."""
     ranks, weight = data.share.ranks, data.all_weights()
     graph = data.partners.graph
     labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight, graph=graph)

@@ -5,7 +5,6 @@ user (`check_adjacency`) or from the nearest neighbours (`neighbour_graph`).
 """
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,9 +41,6 @@ SURPLUS_RUNS = 3
 
 # Passes over all surplus clusters that move them, at most, and the gain that counts.
 REFINEMENTS = 20
-
-# Splits and merges of which at most so many are tried before the best is taken to be found.
-TRIED = 8
 
 # So little that it decides only where there are no edges.
 FAINT = 1e-9
@@ -302,55 +298,6 @@ def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
     return number
 
 
-def split_and_merge(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
-    """Make one of two clusters and two of a third while modularity rises.
-
-    What `refine` cannot repair is two groups in one cluster and one in two: every step
-    between would be worse (Ueda, Nakano, Ghahramani, Hinton 2000, for mixtures). Arguments are
-    those of `refine`, which has the last word on every try.
-    """
-    edges = sp.csr_array(shares)
-    found = modularity(overlap(number, edges, k))
-    while True:
-        for tried in _exchanges(shares, number, k):
-            tried = refine(shares, tried, k)
-            quality = modularity(overlap(tried, edges, k))
-            if quality > found + ROUNDING:
-                number, found = tried, quality
-                break
-        else:
-            return number
-
-
-def _exchanges(shares: np.ndarray, number: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """The most promising ways to merge two clusters and to split a third."""
-    joined = overlap(number, sp.csr_array(shares), k)
-    sizes = joined.sum(axis=0)
-    gains = joined - np.outer(sizes, sizes)
-    pairs = np.column_stack(np.triu_indices(k, 1))
-    merges = sorted(((gains[a, b], a, b) for a, b in pairs), reverse=True)[:TRIED]
-    splits = []
-    for cluster in range(k):
-        members = np.flatnonzero(number == cluster)
-        if len(members) > 1:
-            within = shares[np.ix_(members, members)]
-            half = merge(within + FAINT, 2) == 0
-            first = shares[members[half]].sum()
-            cut = within[half][:, ~half].sum() - first * (sizes[cluster] - first)
-            splits.append((-cut, cluster, members[half]))
-    splits = sorted(splits, key=lambda split: split[:2], reverse=True)[:TRIED]
-    both = [
-        (up + down, a, b, half)
-        for up, a, b in merges
-        for down, cluster, half in splits
-        if cluster not in (a, b)
-    ]
-    for _, a, b, half in sorted(both, key=lambda one: one[:3], reverse=True)[:TRIED]:
-        tried = np.where(number == b, a, number)
-        tried[half] = b
-        yield tried
-
-
 def connected_clusters(
     z: np.ndarray,
     k: int,
@@ -361,17 +308,19 @@ def connected_clusters(
 ) -> np.ndarray:
     """Labels (n,) of ``k`` clusters of any shape that are connected in ``z`` (n, p).
 
-    More clusters than needed, by k-means, and those merged that the graph of
-    nearest neighbours connects, then moved, split and merged while modularity rises. Of
-    several tries the one with the highest modularity. Where the rows have a ``graph``
-    (n, n) of their own, its edges and those in ``z`` count half each.
+    More clusters than needed, by k-means, and those merged that share edges, then moved
+    while modularity rises. Of several tries the one with the highest modularity. Edges are
+    those of ``graph`` (n, n), which says who is the partner of whom; without one, of rows to
+    their nearest neighbours in ``z``.
     """
     rng = np.random.RandomState(seed)
     weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
     sampled = np.sort(rng.permutation(weighted)[: max(SAMPLED_ROWS, SAMPLED_NEIGHBOURS * k)])
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
-    neighbours = neighbour_graph(rows, SAMPLED_NEIGHBOURS)
+    linked: Any = slice(None)
+    if graph is None:
+        linked, graph = sampled, neighbour_graph(rows, SAMPLED_NEIGHBOURS)
     best: tuple[float, np.ndarray] | None = None
     for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
         n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
@@ -380,13 +329,10 @@ def connected_clusters(
             # Fewer distinct rows than surplus clusters are nothing to warn of.
             warnings.simplefilter("ignore", ConvergenceWarning)
             surplus = kmeans.fit(rows, sample_weight=weight).predict(z)
-        shares = overlap(kmeans.labels_, neighbours, n_clusters)
-        if graph is not None:
-            own = overlap(surplus, graph, n_clusters)
-            # Rows of no weight have edges in one direction alone.
-            shares = shares / 2 + (own + own.T) / 4
+        shares = overlap(surplus[linked], graph, n_clusters)
+        # A row of no weight has partners, but is none.
+        shares = (shares + shares.T) / 2
         number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
-        number = split_and_merge(shares, number, k)
         quality = modularity(overlap(number, sp.csr_array(shares), k))
         if best is None or quality > best[0]:
             best = quality, number[surplus]

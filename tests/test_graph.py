@@ -496,35 +496,25 @@ def test_more_clusters_than_the_sample_holds_rows(monkeypatch):
     assert connected_clusters(z, 30, seed=0, sample_weight=weight).shape == (300,)
 
 
-def groups_of_cliques(n_groups, size):
-    """The `overlap` of surplus clusters in groups that hardly touch."""
-    group = np.repeat(np.arange(n_groups), size)
-    shares = np.where(group[:, None] == group, 1.0, 0.01)
-    return shares / shares.sum(), group
-
-
-def test_two_groups_in_one_cluster_and_one_in_two_are_put_right(seed):
-    shares, group = groups_of_cliques(5, 6)
-    wrong = group.copy()
-    wrong[group == 1] = 0
-    wrong[np.flatnonzero(group == 3)[:3]] = 1
-    assert clustering_accuracy(group, _graph.refine(shares, wrong, 5)) < 1.0
-    order = np.random.RandomState(seed).permutation(len(group))
-    found = _graph.split_and_merge(shares[np.ix_(order, order)], wrong[order], 5)
-    assert clustering_accuracy(group[order], found) == 1.0
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 6])
-def test_splits_and_merges_never_lower_modularity(seed, k):
+def test_partners_say_which_clusters_are_one(seed):
+    # Four blobs far apart, of which partners connect the first two and the last two.
     rng = np.random.RandomState(seed)
-    shares = rng.uniform(size=(12, 12)) ** 8
-    shares = (shares + shares.T) / (2 * shares.sum())
-    start = rng.permutation(np.arange(12) % k)
-    found = _graph.split_and_merge(shares, start, k)
-    np.testing.assert_array_equal(np.unique(found), np.arange(k))
+    blob = np.repeat(np.arange(4), 50)
+    z = 20.0 * np.eye(4)[blob] + rng.normal(size=(200, 4))
+    group = np.array([0, 1, 0, 1])[blob]
+    source = np.repeat(np.arange(200), 5)
+    target = np.array([rng.choice(np.flatnonzero(group == group[i])) for i in source])
+    graph = sp.csr_array((np.ones(1000), (source, target)), shape=(200, 200))
+    labels = connected_clusters(z, 2, seed=seed, sample_weight=None, graph=graph)
+    assert clustering_accuracy(group, labels) == 1.0
 
-    def quality(number):
-        return _graph.modularity(_graph.overlap(number, sp.csr_array(shares), k))
 
-    assert quality(found) >= quality(start)
-    np.testing.assert_array_equal(_graph.split_and_merge(shares, found, k), found)
+def test_the_start_takes_the_neighbours_in_the_embedding_where_there_is_no_graph(seed):
+    rng = np.random.RandomState(seed)
+    z = rng.normal(size=(300, 3)) + 6.0 * np.eye(3)[np.arange(300) % 3]
+    graph = _graph.neighbour_graph(z, _graph.SAMPLED_NEIGHBOURS)
+    with_graph, without = (
+        connected_clusters(z, 3, seed=seed, sample_weight=None, graph=given)
+        for given in (graph, None)
+    )
+    assert clustering_accuracy(with_graph, without) == 1.0
