@@ -298,6 +298,17 @@ def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
     return number
 
 
+def links(z: np.ndarray, sampled: np.ndarray, graph: sp.csr_array | None) -> sp.csr_array:
+    """Edges (n, n) of ``graph``; of ``sampled`` rows without any, to the nearest in ``z``."""
+    near = sp.coo_array(neighbour_graph(z[sampled], SAMPLED_NEIGHBOURS))
+    places = sampled[near.row], sampled[near.col]
+    edges = sp.csr_array((near.data, places), shape=(len(z), len(z)))
+    if graph is None:
+        return edges
+    is_alone = np.diff(graph.indptr) == 0
+    return sp.csr_array(graph + sp.diags(graph.data.mean() * is_alone) @ edges)
+
+
 def connected_clusters(
     z: np.ndarray,
     k: int,
@@ -310,17 +321,15 @@ def connected_clusters(
 
     More clusters than needed, by k-means, and those merged that share edges, then moved
     while modularity rises. Of several tries the one with the highest modularity. Edges are
-    those of ``graph`` (n, n), which says who is the partner of whom; without one, of rows to
-    their nearest neighbours in ``z``.
+    those of ``graph`` (n, n), which says who is the partner of whom; rows without a partner
+    are linked to their nearest neighbours in ``z``.
     """
     rng = np.random.RandomState(seed)
     weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
     sampled = np.sort(rng.permutation(weighted)[: max(SAMPLED_ROWS, SAMPLED_NEIGHBOURS * k)])
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
-    linked: Any = slice(None)
-    if graph is None:
-        linked, graph = sampled, neighbour_graph(rows, SAMPLED_NEIGHBOURS)
+    edges = links(z, sampled, graph)
     best: tuple[float, np.ndarray] | None = None
     for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
         n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
@@ -329,7 +338,7 @@ def connected_clusters(
             # Fewer distinct rows than surplus clusters are nothing to warn of.
             warnings.simplefilter("ignore", ConvergenceWarning)
             surplus = kmeans.fit(rows, sample_weight=weight).predict(z)
-        shares = overlap(surplus[linked], graph, n_clusters)
+        shares = overlap(surplus, edges, n_clusters)
         # A row of no weight has partners, but is none.
         shares = (shares + shares.T) / 2
         number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
