@@ -77,7 +77,7 @@ def connected_start(
 ) -> starts.Start:
     """The mixture of the ``k`` clusters of codes ``z`` (n, p) that partners connect."""
     ranks, weight = data.share.ranks, data.all_weights()
-    graph = data.partners.graph
+    graph = data.partners.graph if data.partners.are_neighbours else None
     labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight, graph=graph)
     mixture = ranks.first(starts.labelled_mixture, z, labels, k, weight)
     means, covariance, weights = mixture
