@@ -371,6 +371,7 @@ def run_gpu_agreement(seeds):
             values.append(float(fit(model, X).loss_))
     means = {device: float(np.mean(values)) for device, values in losses.items()}
     return {
+        "dtype": str(X.dtype),
         "cpu_loss": float(f"{means['cpu']:.6g}"),
         "cuda_loss": float(f"{means['cuda']:.6g}"),
         "cuda_over_cpu": float(f"{means['cuda'] / means['cpu']:.6g}"),

@@ -404,7 +404,7 @@ def format_table(rows):
     """Mean and standard deviation over seeds of every part, data set and method."""
     lines = [
         f"{'part':10s} {'data':13s} {'method':28s} {'seeds':>5s} {'ACC':>14s} {'NMI':>14s} "
-        f"{'ARI':>14s} {'seconds':>7s}"
+        f"{'ARI':>14s} {'seconds':>7s} on"
     ]
     for part in ("images", "neighbours", "graphs"):
         for name in DATA[part]:
@@ -421,10 +421,11 @@ def format_table(rows):
                     values = [row[key] for row in chosen]
                     figures.append(f"{np.mean(values):.3f} +- {np.std(values):.3f}")
                 seconds = np.median([row["seconds"] for row in chosen])
+                devices = dict.fromkeys(row.get("device", "cpu") for row in chosen)
                 lines.append(
                     f"{part:10s} {name:13s} {method:28s} {len(chosen):5d} "
                     + " ".join(figures)
-                    + f" {seconds:7.0f}"
+                    + f" {seconds:7.0f} {', '.join(devices)}"
                 )
     chosen = [row for row in rows if row["part"] == "cost"]
     if chosen:

@@ -230,7 +230,7 @@ def make_row(part, case, figures):
         "part": part,
         "case": json.loads(json.dumps(case)),
         "figures": figures,
-        "dtype": "float32",
+        "dtype": figures.pop("dtype", "float32"),
         "device": "cuda" if part == "gpu" else "cpu",
         "threads": torch.get_num_threads(),
         "versions": {m.__name__: m.__version__ for m in (skaecm, sklearn, torch, np)},
