@@ -116,8 +116,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     @abstractmethod
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]], int]:
-        """What all runs of a fit share, its history, and the number of clusters."""
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        """What all runs of a fit share, and its history."""
 
     @abstractmethod
     def _start(
@@ -208,6 +208,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             data = self._check_data(x, sample_weight, adjacency, watch.ranks, reset=True)
             seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
             journal = watch.journal = self._open_journal(data, seeds)
+            seeds = seeds if journal is None else journal.seeds
+            data = self._with_partners(data.counted(seeds[0]))
             with nullcontext() if journal is None else journal.told_of_divergence():
                 run = self._best_run(data, seeds, watch, journal)
             self._publish(run, data)
@@ -282,9 +284,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         ):
             data = self._check_data(x, sample_weight, None, watch.ranks, reset=first)
             seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
+            data = self._with_partners(data.counted(seed))
             if first:
-                prepared, history, k = self._prepare(data, seed, watch)
-                data = data._replace(k=k)
+                prepared, history = self._prepare(data, seed, watch)
                 watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
                 loss = total_loss(network, data.partners.training)
@@ -340,12 +342,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
     def _best_run(self, data: Data, seeds: list[int], watch: Watch, journal: Journal | None) -> Run:
         """Of the runs from several starts, or of the one from the fit before, the best."""
-        seeds = seeds if journal is None else journal.seeds
         prepared: Any = None
         history: list[dict[str, Any]] = []
         if not self._is_warm():
-            prepared, history, k = self._prepare(data, seeds[0], watch)
-            data = data._replace(k=k)
+            prepared, history = self._prepare(data, seeds[0], watch)
         best_of = partial(self._best_of, prepared, history, data)
         starts = seeds[1:2] if self._is_warm() else seeds[1:]
         n_workers = 1 if watch.stopped else count_workers(self, data, len(starts))
@@ -438,8 +438,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         rows = share.rows(held)
         data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph, k)
         if not reset:
-            data = data.filled_with(self.module_.standardizer.offset)
-            return data._replace(partners=self._partners(data))
+            return data.filled_with(self.module_.standardizer.offset)
         if k > n_weighted:
             raise ValueError(
                 f"k={k} must be at most the number of rows that carry weight, but "
@@ -459,7 +458,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             self._check_parameters(data)
         if rows.fill is not None:
             data = data.filled_with(self._standardizer_of_start(data).offset)
-        return data._replace(partners=self._partners(data))
+        return data
 
     def _standardizer_of_start(self, data: Data) -> Standardizer:
         """That of the network from which a fit of ``data`` starts: learned from it, or older."""
@@ -472,8 +471,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         assert data.standardizer is not None
         return data.standardizer
 
-    def _partners(self, data: Data) -> Partners:
-        return make_partners(
+    def _with_partners(self, data: Data) -> Data:
+        partners = make_partners(
             data.x,
             data.rows,
             weight=data.held.weight,
@@ -484,6 +483,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             is_at_hand=data.is_at_hand,
             graph=data.graph,
         )
+        return data._replace(partners=partners)
 
     def _n_runs(self) -> int:
         """How many starts a fit tries: a start that is given is tried once."""

@@ -19,13 +19,12 @@ from ._block_rows import rows_of
 from ._blocks import Blocks
 from ._checks import check_same, check_weight, fitted_init, init_centers, scale_weight, strengths
 from ._data import Data
-from ._kmeans import repaired_centroids, sample_rows
+from ._kmeans import repaired_centroids
 from ._missing import filled, has_missing, observed_kmeans
 from ._modules import ClusteringNetwork, Description, ShallowNetwork, Standardizer
 from ._progress import UNWATCHED, Watch
 from ._shares import undivided
 from ._tensors import compute_dtype, to_numpy
-from ._valleys import count_clusters
 
 
 class ClusteringModuleGMM(BaseModuleClusterer):
@@ -291,15 +290,6 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             return n_clusters(init)
         return 0 if isinstance(init, str | BaseEstimator) else len(init)
 
-    def _seen_by_start(self, data: Data, seed: int) -> tuple[Any, np.ndarray | None]:
-        """The rows that a start looks at, on the first process, and their weights."""
-        seen = data.of_start()
-        ranks, all_rows = seen.share.ranks, np.arange(seen.share.n_all)
-        numbers, weight = ranks.first(
-            sample_rows, all_rows, data.k, seed=seed, sample_weight=seen.all_weights()
-        )
-        return seen.share.take(seen.x, numbers), weight
-
     def _check_parameters(self, data: Data) -> None:
         strengths(self._alpha(data.k), data.k, data.rows)
         init = fitted_init(self.init)
@@ -326,28 +316,15 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]], int]:
-        return fitted_init(self.init), [], data.k or self._find_k(data, seed)
-
-    def _find_k(self, data: Data, seed: int) -> int:
-        """The number of clusters among the rows."""
-        assert data.standardizer is not None
-        x, weight, _, _ = self._seen(data.standardizer, data, seed)
-        return data.share.ranks.first(count_clusters, x, seed=seed, sample_weight=weight)
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        return fitted_init(self.init), []
 
     def _seen_by_module(
         self, network: ClusteringNetwork, data: Data, seed: int
     ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
-        return self._seen(network.standardizer, data, seed)
-
-    def _seen(
-        self, standardizer: Standardizer, data: Data, seed: int
-    ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
-        """The rows that a start looks at, without gaps, their weights, offset and scale."""
-        x, weight = self._seen_by_start(data, seed)
-        offset = to_numpy(standardizer.offset).astype(np.float64)
-        known = filled(x, offset) if has_missing(x) else x
-        return known, weight, offset, float(standardizer.scale)
+        x, weight = data.known_sample(seed)
+        offset = to_numpy(network.standardizer.offset).astype(np.float64)
+        return x, weight, offset, float(network.standardizer.scale)
 
     def _start(
         self, prepared: Any, data: Data, seed: int | None, watch: Watch = UNWATCHED
@@ -360,7 +337,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
             rng = np.random.RandomState(seed)
             start = starts.glorot_start(data.k, data.x.shape[1], rng)
         else:
-            x, weight = self._seen_by_start(data, seed)
+            x, weight = data.sample(seed)
             start = data.share.ranks.first(
                 self._make_start, prepared, data.standardizer, data.k, x, weight, seed
             )

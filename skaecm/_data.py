@@ -6,10 +6,14 @@ import numpy as np
 from torch import Tensor
 
 from ._block_rows import BlockRows
+from ._kmeans import sample_rows
+from ._missing import filled
 from ._modules import ClusteringNetwork, Standardizer
 from ._partners import Partners
 from ._rows import Rows, make_rows
 from ._shares import Share, undivided
+from ._tensors import to_numpy
+from ._valleys import count_clusters
 
 
 class Data(NamedTuple):
@@ -19,7 +23,7 @@ class Data(NamedTuple):
     one, they are the same. The standardizer is learned from the rows of a new fit; a
     pass over one more block has none. What training sees are the same rows with their
     partners. The graph is the one that the user gave. ``k`` is the number of clusters, 0
-    until it is found.
+    until it is counted.
     """
 
     x: Any
@@ -61,6 +65,29 @@ class Data(NamedTuple):
         rows = make_rows(x, None, self.rows.device, self.rows.dtype)
         share = undivided(len(x))
         return self._replace(x=x, weight=None, share=share, held=rows, rows=rows)
+
+    def sample(self, seed: int) -> tuple[Any, np.ndarray | None]:
+        """On the first process, so many rows as a start looks at, and their weights."""
+        seen = self.of_start()
+        ranks, all_rows = seen.share.ranks, np.arange(seen.share.n_all)
+        numbers, weight = ranks.first(
+            sample_rows, all_rows, self.k, seed=seed, sample_weight=seen.all_weights()
+        )
+        return seen.share.take(seen.x, numbers), weight
+
+    def known_sample(self, seed: int) -> tuple[Any, np.ndarray | None]:
+        """The same, with what is missing filled in."""
+        x, weight = self.sample(seed)
+        fill = self.rows.fill
+        return x if fill is None else filled(x, to_numpy(fill)), weight
+
+    def counted(self, seed: int) -> "Data":
+        """The same data with the number of clusters among the rows, unless it has one."""
+        if self.k:
+            return self
+        x, weight = self.known_sample(seed)
+        k = self.share.ranks.first(count_clusters, x, seed=seed, sample_weight=weight)
+        return self._replace(k=k)
 
 
 class Run(NamedTuple):

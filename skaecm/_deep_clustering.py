@@ -30,7 +30,6 @@ from ._deep_start import (
     connected_start,
     embed,
     embed_centers,
-    find_k,
     posterior_start,
     train_alone,
 )
@@ -84,8 +83,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     Parameters
     ----------
     k : int or "auto", default=8
-        Number of clusters. "auto" counts them in the embedding (see Notes), at most one
-        for ten rows and 100; a start that is given has its own number.
+        Number of clusters. "auto" counts them (see Notes), at most one for ten rows and 100;
+        a start that is given has its own number.
     n_components : int, default=None
         Width of the embedding; None is the larger of `k` and 10. With less than
         `k`, the centroids cannot be orthonormal: the mixture's distortion is then
@@ -242,8 +241,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase" ("pretraining", "widening" where an embedding
-        was too narrow for the clusters found, "module" where the module is
+        One dict an epoch: "phase" ("pretraining", "module" where the module is
         trained alone, "training" or "averaging"), "epoch", "loss" and its terms
         "reconstruction", "E1", "E2", "E3" (where centroids need not be
         orthonormal), "orthonormality", "E4", and with partners "pairs" and
@@ -269,10 +267,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     I)`` and ``x ~ N(h(z), noise_variance_ I)``. The integral over z takes h as straight
     about the row's own code: it is exact for a linear decoder.
 
-    With ``k="auto"`` clusters are counted among the codes of the pretrained autoencoder as
-    :class:`ClusteringModuleGMM` counts them in X. What follows is the fit with that `k`. An
-    embedding of the default width that is then too narrow is trained anew, as wide as
-    there are clusters (the phase "widening").
+    With ``k="auto"`` clusters are counted in X, as :class:`ClusteringModuleGMM` counts them.
+    What follows is the fit with that `k`.
 
     References
     ----------
@@ -390,8 +386,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     def _n_phases(self) -> int:
         """Pretraining, and in every run the module alone, where it is trained, and the rest."""
         is_published = isinstance(self.init, str) and self.init == "pinv"
-        may_widen = self.k == "auto" and self.n_components is None
-        return 1 + may_widen + self._n_runs() * (1 + is_published)
+        return 1 + self._n_runs() * (1 + is_published)
 
     def _alpha(self, k: int) -> Any:
         return ALPHA_TIMES_K / max(k, 1) if self.alpha is None else self.alpha
@@ -401,10 +396,6 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         if isinstance(init, str | Autoencoder):
             return 0
         return len(fitted_centers(init) if isinstance(init, BaseEstimator) else init)
-
-    def _width(self, k: int) -> int:
-        """Width of the embedding: wide enough for k orthonormal centroids."""
-        return max(k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
 
     def _check_parameters(self, data: Data) -> None:
         strengths(self._alpha(data.k), data.k, data.rows)
@@ -429,28 +420,21 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]], int]:
-        init, k = fitted_init(self.init), data.k
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        init = fitted_init(self.init)
         if isinstance(init, DeepAEClustering):
-            warn_about_width(init.n_components_, k)
-            return init.module_, [], k
+            warn_about_width(init.n_components_, data.k)
+            return init.module_, []
         if isinstance(init, Autoencoder):
-            autoencoder = copy.deepcopy(init).to(data.rows.device, data.rows.dtype)
-            k = k or find_k(autoencoder, data, seed)
-            warn_about_width(autoencoder.n_components, k)
-            return autoencoder, [], k
-        width = self._width(k)
-        autoencoder, history = self._pretrain("pretraining", width, data, seed, watch)
-        k = k or find_k(autoencoder, data, seed)
-        if self._width(k) > width and not watch.stopped:
-            width = self._width(k)
-            autoencoder, again = self._pretrain("widening", width, data, seed, watch)
-            history = [*history, *again]
-        warn_about_width(width, k)
-        return autoencoder, history, k
+            warn_about_width(init.n_components, data.k)
+            return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
+        # Wide enough for k orthonormal centroids.
+        width = max(data.k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
+        warn_about_width(width, data.k)
+        return self._pretrain(width, data, seed, watch)
 
     def _pretrain(
-        self, phase: str, width: int, data: Data, seed: int, watch: Watch
+        self, width: int, data: Data, seed: int, watch: Watch
     ) -> tuple[Autoencoder, list[dict[str, Any]]]:
         """An autoencoder with a code of ``width``, trained to reconstruct, and its history."""
         assert data.standardizer is not None
@@ -460,11 +444,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             check_picklable("autoencoder", recipe)
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
-        with watch.phase(phase, self.pretrain_iter) as watched:
+        with watch.phase("pretraining", self.pretrain_iter) as watched:
             autoencoder, history = pretrain_once(
                 self.memory,
                 (data.x, data.weight, str(device), views),
-                phase=phase,
                 rows=data.partners.pretraining,
                 recipe=recipe,
                 standardizer=data.standardizer,

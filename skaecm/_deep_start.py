@@ -16,7 +16,6 @@ from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
 from ._training import Training, apply, check_finite
-from ._valleys import count_clusters
 
 
 def place(
@@ -57,12 +56,6 @@ def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     """On the first process, codes (n, p) of the rows that a start looks at, and their weights."""
     seen = data.of_start()
     return seen.share.ranks.stack(embed(network, seen.rows)), seen.all_weights()
-
-
-def find_k(autoencoder: Autoencoder, data: Data, seed: int) -> int:
-    """The number of clusters among the codes of the rows."""
-    z, weight = codes(autoencoder, data)
-    return data.share.ranks.first(count_clusters, z, seed=seed, sample_weight=weight)
 
 
 def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray:

@@ -94,7 +94,6 @@ class PretrainingStopped(Exception):
 
 
 def pretrain(
-    phase: str,
     rows: Rows,
     data_key: str | None,
     recipe: Recipe,
@@ -121,7 +120,7 @@ def pretrain(
     autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
     autoencoder.mixed_precision = mixed_precision
     rows.ranks.align(autoencoder)
-    training = Training(autoencoder, phase=phase, generator=generator, **training_settings)
+    training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
     training.run(rows, watch=watch, **stopping_settings)
     rows.ranks.align(autoencoder)
     if watch.stopped:

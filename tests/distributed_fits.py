@@ -47,7 +47,7 @@ CASES = {
     "deep": (deep(), ()),
     "deep, weighted": (deep(alpha=[0.1, 0.2, 0.3]), ("weighted",)),
     "deep, narrow": (deep(n_components=2, init="k-means++"), ("sparse",)),
-    "deep, counted": (quick(DeepAEClustering, k="auto", pretrain_iter=20), ("separated",)),
+    "deep, counted": (quick(DeepAEClustering, k="auto"), ("separated",)),
     "deep, published": (quick(DeepAEClustering, init="pinv"), ("weighted",)),
     "deep, neighbours": (deep(n_neighbors=5), ("weighted", "whole")),
     "deep, steps of few rows": (deep(batch_size=3, max_iter=2, n_neighbors=5), ("whole",)),

@@ -62,7 +62,17 @@ ROOMS = {
     },
 }
 ROOMS |= {
-    "_data": {"_block_rows", "_modules", "_partners", "_rows", "_shares"},
+    "_data": {
+        "_block_rows",
+        "_kmeans",
+        "_missing",
+        "_modules",
+        "_partners",
+        "_rows",
+        "_shares",
+        "_tensors",
+        "_valleys",
+    },
     "_files": set(),
     "_values": {"autoencoders"},
     "_stored_network": {"_modules", "_pretraining", "_tensors", "_training", "_values"},
@@ -96,7 +106,7 @@ ROOMS["_base"] = ROOMS.keys() - {
 }
 BELOW = {"_base", *ROOMS["_base"], "_pretraining", "autoencoders"}
 ROOMS |= {
-    "_clustering_module": BELOW - {"_pretraining", "autoencoders"} | {"_kmeans"},
+    "_clustering_module": BELOW - {"_pretraining", "autoencoders"},
     "_deep_start": {
         "_checks",
         "_data",

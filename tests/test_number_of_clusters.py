@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from helpers import assert_same_fit, blobs, learned, quick
+from helpers import assert_same_fit, blobs, quick
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from skaecm import DeepAEClustering
+from skaecm import ClusteringModuleGMM, DeepAEClustering
 from skaecm._valleys import BETWEEN, FEWEST_ROWS, PLACES, count_clusters, most_clusters, valleys
 
 
@@ -135,27 +135,32 @@ def test_auto_is_the_fit_with_the_number_that_was_found(cls, seed, dtype):
     assert clone(model).k == "auto"
 
 
-def test_an_embedding_too_narrow_for_what_is_found_is_made_wider(seed):
+def test_both_estimators_find_the_same_number(seed):
+    X, _ = spread_blobs(seed, 6, 2, 300, sep=9.0)
+    shallow = quick(ClusteringModuleGMM, k="auto").fit(X)
+    deep = quick(DeepAEClustering, k="auto", n_components=None).fit(X)
+    assert shallow.n_clusters_ == deep.n_clusters_ == 6
+
+
+def test_the_embedding_is_as_wide_as_there_are_clusters(seed):
     X, _ = spread_blobs(seed, 12, 6, 480, sep=9.0)
-    settings = {"n_components": None, "pretrain_iter": 20, "hidden_layer_sizes": (64,)}
-    model = quick(DeepAEClustering, k="auto", **settings).fit(X)
-    k = len(model.weights_)
-    assert k > 10
-    assert model.n_components_ == k
-    phases = [row["phase"] for row in model.history_]
-    assert phases.count("widening") == phases.count("pretraining")
-    told = quick(DeepAEClustering, k=k, **settings).fit(X)
-    first, second = learned(model), learned(told)
-    assert first.pop("history_")[-1] == second.pop("history_")[-1]
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    model = quick(DeepAEClustering, k="auto", n_components=None).fit(X)
+    assert model.n_components_ == len(model.weights_) == 12
+    assert_same_fit(model, quick(DeepAEClustering, k=12, n_components=None).fit(X))
+
+
+@pytest.mark.parametrize(("n", "has_partners"), [(399, False), (400, True)])
+def test_neighbours_are_sought_for_the_number_that_was_found(seed, n, has_partners):
+    X, _ = blobs(seed, n=n, k=4)
+    model = quick(DeepAEClustering, k="auto", n_neighbors="auto").fit(X)
+    assert ("contrast" in model.history_[0]) == has_partners
+    assert_same_fit(model, quick(DeepAEClustering, k=4, n_neighbors="auto").fit(X))
 
 
 def test_an_embedding_of_a_given_width_stays(seed):
     X, _ = blobs(seed, n=200, k=4)
-    with pytest.warns(UserWarning, match="n_components=2 is smaller than k="):
-        model = quick(DeepAEClustering, k="auto", n_components=2, pretrain_iter=30).fit(X)
+    with pytest.warns(UserWarning, match="n_components=2 is smaller than k=4"):
+        model = quick(DeepAEClustering, k="auto", n_components=2).fit(X)
     assert model.n_components_ == 2
 
 

@@ -1042,7 +1042,7 @@ def test_neighbours_join_a_given_graph(cls):
     """The nearest of the smoothed rows; whatever else is given stays."""
     X, _ = blobs(0)
     model = quick(cls, n_neighbors=5)
-    data = model._check_data(X, None, GRAPH, reset=True)
+    data = model._with_partners(model._check_data(X, None, GRAPH, reset=True))
     joined = data.partners.graph
     near = _graph.neighbour_graph(_graph.smooth(X, _graph.check_adjacency(GRAPH, len(X))), 5)
     expected = _graph.check_adjacency(GRAPH, len(X)) + near
@@ -1153,8 +1153,8 @@ def test_rows_of_no_weight_are_nobodys_partner(cls, seed):
     X, _ = blobs(seed)
     weight = (np.arange(90) % 3 > 0).astype(float)
     model = quick(cls, n_neighbors=6)
-    partners = model._check_data(X, weight, None, reset=True).partners
-    assert partners.graph[:, weight == 0].nnz == 0
+    data = model._with_partners(model._check_data(X, weight, None, reset=True))
+    assert data.partners.graph[:, weight == 0].nnz == 0
 
 
 def test_rotation_is_one_of_pixels_in_wide_images_too():
