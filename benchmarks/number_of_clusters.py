@@ -41,7 +41,7 @@ from skaecm.metrics import clustering_accuracy
 
 RESULTS = Path(__file__).parent / "results" / "number_of_clusters.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
-ENGINE = 1
+ENGINE = {"ClusteringModuleGMM": 1, "DeepAEClustering": 2}
 DRAW = 2000
 
 # Clusters, features, rows, and the range of the clusters' standard deviations.
@@ -106,9 +106,9 @@ def settings_of(method):
     """What a row must say to be of the present method."""
     if method in SETTINGS:
         return SETTINGS[method]
-    cls = OURS[method.removesuffix(TRUE)]
-    params = {name: v for name, v in cls().get_params().items() if name not in NOT_SETTINGS}
-    return json.loads(json.dumps(params)) | {"engine": ENGINE}
+    name = method.removesuffix(TRUE)
+    params = {key: v for key, v in OURS[name]().get_params().items() if key not in NOT_SETTINGS}
+    return json.loads(json.dumps(params)) | {"engine": ENGINE[name]}
 
 
 def labels_of(method, X, k, seed, peers):
