@@ -36,9 +36,11 @@ def posterior_start(
     """The mixture of the codes ``z`` (n, p) around their nearest centroids."""
     variance = data.share.ranks.first(starts.within_variance, z, centroids, data.all_weights())
     shift, spread = place(autoencoder, centroids, variance * z.shape[1], data.rows)
-    return starts.posterior_encoder(
+    start = starts.posterior_encoder(
         (centroids - shift) / spread, max(variance / spread**2, VARIANCE_FLOOR)
     )
+    placed = (z - shift) / spread
+    return data.share.ranks.first(starts.tempered, start, placed, data.all_weights())
 
 
 def embed(network: Any, rows: Rows) -> np.ndarray:

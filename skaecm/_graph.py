@@ -107,9 +107,10 @@ def telling_neighbours(x: Any, k: int) -> sp.csr_array | None:
     dimension grows the share of hubs, near to rows of all kinds (Radovanovic, Nanopoulos,
     Ivanovic 2010), and distances tell less. The skewness of the in-degrees measures it; 1.2
     is the customary limit. Rows must be many enough for neighbours to be of one cluster, and
-    few enough for an exact search.
+    few enough for an exact search. In fewer than k dimensions k centroids can only become
+    orthonormal if the embedding bends, from which neighbours would keep it.
     """
-    if not ROWS_PER_CLUSTER * k <= x.shape[0] <= EXACT_ROWS:
+    if not ROWS_PER_CLUSTER * k <= x.shape[0] <= EXACT_ROWS or x.shape[1] < k:
         return None
     graph = _nearest(x, NEIGHBOURS)
     # How much more often than the mean, which is NEIGHBOURS, a row is one.

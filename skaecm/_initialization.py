@@ -20,6 +20,11 @@ from ._mixtures import VARIANCE_FLOOR, log_weights
 # How much wider than it is a mixture is taken to be where its rows' labels are a guess.
 SOFTENING = 5.0
 
+# A start leaves this share of the rows in doubt: less than so many nats surer of their cluster
+# than of the next one.
+IN_DOUBT = 0.05
+DOUBT = 1.5
+
 # Share of the mean variance that is added to a covariance, so that it has an inverse.
 RIDGE = 1e-3
 
@@ -75,6 +80,21 @@ def posterior_encoder(
     if weights is not None:
         bias = bias + log_weights(weights)
     return Start(weight, bias, means)
+
+
+def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> Start:
+    """``start`` at a temperature at which some of the rows ``z`` (n, p) are in doubt.
+
+    Clusters far apart have a posterior that is a step. It has no slope by which ``W`` and
+    ``b`` could follow the codes when these move, and rows end in clusters that they pass.
+    """
+    z = z if sample_weight is None else z[sample_weight > 0]
+    logits = np.sort(z @ start.weight.T + start.bias, axis=1)
+    if logits.shape[1] == 1:
+        return start
+    surer = np.quantile(logits[:, -1] - logits[:, -2], IN_DOUBT)
+    factor = DOUBT / max(surer, DOUBT)
+    return Start(start.weight * factor, start.bias * factor, start.means)
 
 
 def tied_encoder(means: np.ndarray, precision: np.ndarray, weights: np.ndarray) -> Start:

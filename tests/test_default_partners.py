@@ -46,6 +46,12 @@ def test_rows_among_hubs_have_none(seed):
     assert_same_fit(fitted, deep(n_neighbors=None).fit(X))
 
 
+def test_rows_narrower_than_the_clusters_are_many_have_none(seed):
+    X = sheet(seed, n=700)
+    assert "pairs" in deep(k=6, n_components=7).fit(X).history_[-1]
+    assert "pairs" not in deep(k=7, n_components=7).fit(X).history_[-1]
+
+
 @pytest.mark.parametrize("make", [sheet, cloud])
 def test_hubs_are_told_by_the_skewness_of_in_degrees(seed, make, monkeypatch):
     X = make(seed)
