@@ -229,3 +229,28 @@ def test_samples_have_the_moments_of_the_mixture(mixture, seed):
         drawn = points[labels == label]
         np.testing.assert_allclose(drawn.mean(axis=0), means[label], atol=0.1)
         np.testing.assert_allclose(np.cov(drawn.T), variances[label] * np.eye(4), atol=0.2)
+
+
+@pytest.mark.parametrize("apart", [0.5, 20.0])
+def test_a_start_leaves_some_rows_in_doubt(seed, apart):
+    rng = np.random.RandomState(seed)
+    means = apart * np.eye(4)
+    z = means[rng.randint(4, size=500)] + rng.standard_normal((500, 4))
+    start = starts.posterior_encoder(means, 1.0)
+    weight = (rng.uniform(size=500) < 0.5).astype(float)
+
+    def logits(start, z=z):
+        return z @ start.weight.T + start.bias
+
+    for given, counted in ((None, z), (weight, z[weight > 0])):
+        found = starts.tempered(start, z, given)
+        before, after = (np.sort(logits(one, counted), axis=1) for one in (start, found))
+        doubted = np.quantile(after[:, -1] - after[:, -2], 0.05)
+        assert doubted == pytest.approx(min(1.5, np.quantile(before[:, -1] - before[:, -2], 0.05)))
+        np.testing.assert_array_equal(logits(start).argmax(axis=1), logits(found).argmax(axis=1))
+        np.testing.assert_array_equal(found.means, means)
+
+
+def test_one_cluster_leaves_no_doubt():
+    start = starts.posterior_encoder(np.zeros((1, 2)), 1.0)
+    assert starts.tempered(start, np.ones((5, 2)), None) is start
