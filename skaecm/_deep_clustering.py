@@ -126,10 +126,11 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         the cluster of a row; None is none, and half the time. "auto" is 10 where
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
-        100,000, in one array of at least `k` columns. Neighbours of rows of more than 64 features are sought
-        among their principal directions. With more than 100,000 rows the search is
-        approximate and needs faiss (``pip install "skaecm[neighbors]"``). With an
-        `adjacency`, the nearest of the smoothed rows join its edges.
+        100,000, in one array of at least `k` columns. Neighbours of rows of more than
+        64 features are sought among their principal directions. With more than 100,000
+        rows the search is approximate and needs faiss
+        (``pip install "skaecm[neighbors]"``). With an `adjacency`, the nearest of the
+        smoothed rows join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
