@@ -41,7 +41,7 @@ from ._initialization import Start
 from ._kmeans import sample_size
 from ._learned import learned
 from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, Description, Standardizer
-from ._partners import Partners, make_partners
+from ._partners import Partners, check_partners, make_partners
 from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
 from ._resizing import resized
@@ -433,10 +433,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 "rows (the work is divided all the same), or use augment."
             )
         dtype = compute_dtype(x.dtype, device)
-        n_sampled = sample_size(k or MOST_CLUSTERS)
-        held = self._make_rows(x, weight, device, dtype, ranks, n_sampled)
+        held = self._make_rows(x, weight, device, dtype, ranks, sample_size(k or MOST_CLUSTERS))
         rows = share.rows(held)
         data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph, k)
+        check_partners(rows, augment=self.augment, image_shape=self.image_shape)
         if not reset:
             return data.filled_with(self.module_.standardizer.offset)
         if k > n_weighted:

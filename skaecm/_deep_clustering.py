@@ -137,9 +137,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
         - "k-means": pretraining, the best of 20 runs of k-means on the embedding;
           the embedding is shifted and scaled so that the centroids are nearly
-          orthonormal, and the encoder holds the E-step of the mixture they imply.
-          Where rows have partners, k-means finds more clusters than needed, and
-          those are merged that nearest neighbours in the embedding connect.
+          orthonormal, and the encoder holds the E-step of the mixture they imply,
+          softened so that some rows are in doubt. Where rows have partners, k-means
+          finds more clusters than needed, and those are merged between which there
+          are the most partners (for transformed copies: neighbours in the embedding).
         - "k-means++": the same from rows drawn by k-means++.
         - "pinv": pretraining, k-means, ``W = pinv(M)'``, ``b = 0`` and up to 100
           epochs of the module alone: the published AE-CM+pre.

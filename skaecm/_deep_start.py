@@ -34,13 +34,13 @@ def posterior_start(
     autoencoder: Autoencoder, z: np.ndarray, centroids: np.ndarray, data: Data
 ) -> starts.Start:
     """The mixture of the codes ``z`` (n, p) around their nearest centroids."""
-    variance = data.share.ranks.first(starts.within_variance, z, centroids, data.all_weights())
+    ranks, weight = data.share.ranks, data.all_weights()
+    variance = ranks.first(starts.within_variance, z, centroids, weight)
     shift, spread = place(autoencoder, centroids, variance * z.shape[1], data.rows)
     start = starts.posterior_encoder(
         (centroids - shift) / spread, max(variance / spread**2, VARIANCE_FLOOR)
     )
-    placed = (z - shift) / spread
-    return data.share.ranks.first(starts.tempered, start, placed, data.all_weights())
+    return ranks.first(starts.tempered, start, (z - shift) / spread, weight)
 
 
 def embed(network: Any, rows: Rows) -> np.ndarray:

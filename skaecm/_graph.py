@@ -31,7 +31,8 @@ NEIGHBOURS = 10
 ROWS_PER_CLUSTER = 100
 MOST_HUBNESS = 1.2
 
-# Rows whose neighbours in the embedding say which clusters touch, and how many each.
+# Rows among which surplus clusters are sought, and how many neighbours in the embedding link
+# those of them that have no partner.
 SAMPLED_ROWS = 10_000
 SAMPLED_NEIGHBOURS = 10
 
@@ -299,15 +300,27 @@ def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
     return number
 
 
-def links(z: np.ndarray, sampled: np.ndarray, graph: sp.csr_array | None) -> sp.csr_array:
+def edges_of(
+    z: np.ndarray,
+    sampled: np.ndarray,
+    sample_weight: np.ndarray | None,
+    graph: sp.csr_array | None,
+) -> sp.csr_array:
     """Edges (n, n) of ``graph``; of ``sampled`` rows without any, to the nearest in ``z``."""
+    n = len(z)
+    graph = sp.csr_array((n, n)) if graph is None else graph
+    is_alone = np.zeros(n, dtype=bool)
+    is_alone[sampled] = np.diff(graph.indptr)[sampled] == 0
+    if sample_weight is not None:
+        # A row of no weight has partners, but is none.
+        graph = sp.csr_array(sp.diags((sample_weight > 0).astype(np.float64)) @ graph)
+    if not is_alone.any():
+        return graph
     near = sp.coo_array(neighbour_graph(z[sampled], SAMPLED_NEIGHBOURS))
     places = sampled[near.row], sampled[near.col]
-    edges = sp.csr_array((near.data, places), shape=(len(z), len(z)))
-    if graph is None:
-        return edges
-    is_alone = np.diff(graph.indptr) == 0
-    return sp.csr_array(graph + sp.diags(graph.data.mean() * is_alone) @ edges)
+    edges = sp.csr_array((near.data, places), shape=(n, n))
+    typical = graph.data.mean() if graph.nnz else 1.0
+    return sp.csr_array(graph + sp.diags(typical * is_alone) @ edges)
 
 
 def connected_clusters(
@@ -330,7 +343,7 @@ def connected_clusters(
     sampled = np.sort(rng.permutation(weighted)[: max(SAMPLED_ROWS, SAMPLED_NEIGHBOURS * k)])
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
-    edges = links(z, sampled, graph)
+    edges = edges_of(z, sampled, sample_weight, graph)
     best: tuple[float, np.ndarray] | None = None
     for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
         n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
@@ -340,7 +353,7 @@ def connected_clusters(
             warnings.simplefilter("ignore", ConvergenceWarning)
             surplus = kmeans.fit(rows, sample_weight=weight).predict(z)
         shares = overlap(surplus, edges, n_clusters)
-        # A row of no weight has partners, but is none.
+        # Sums in two orders differ in their last bits.
         shares = (shares + shares.T) / 2
         number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
         quality = modularity(overlap(number, sp.csr_array(shares), k))

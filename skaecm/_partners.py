@@ -68,6 +68,19 @@ class Partners:
         return isinstance(self.training, PairedRows)
 
 
+def check_partners(rows: Rows, *, augment: Any, image_shape: Any) -> None:
+    """Raise where copies cannot be made of ``rows``."""
+    if rows.fill is not None:
+        check_augment_of_incomplete(augment)
+    if augment == "image":
+        if image_shape is None:
+            raise ValueError(
+                "augment='image' needs image_shape, but it is None. Give (height, width) or "
+                "(channels, height, width) of the image that a row of X holds in C order."
+            )
+        check_image_shape(image_shape, rows.shape[1])
+
+
 def make_partners(
     x: Any,
     rows: Rows,
@@ -87,17 +100,10 @@ def make_partners(
     "auto" neighbours are sought where ``x`` is all rows, as one array.
     """
     ranks = rows.ranks
-    if rows.fill is not None:
-        check_augment_of_incomplete(augment)
-        if n_neighbors is not None:
-            x = completed(x, to_numpy(rows.fill))
+    if rows.fill is not None and n_neighbors is not None:
+        x = completed(x, to_numpy(rows.fill))
     transform: Augment | None = None
     if augment == "image":
-        if image_shape is None:
-            raise ValueError(
-                "augment='image' needs image_shape, but it is None. Give (height, width) or "
-                "(channels, height, width) of the image that a row of X holds in C order."
-            )
         shape = check_image_shape(image_shape, x.shape[1])
         some = torch.arange(0, len(rows), -(-len(rows) // BACKGROUND_ROWS), device=rows.device)
         own = rows.part(some)

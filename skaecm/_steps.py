@@ -17,10 +17,11 @@ from ._rows import Batch, Labels, Rows
 # Recording takes about as long as so many steps that are asked for kernel by kernel.
 STEPS_FIRST = 50
 
-# Of one process only one thread records at a time.
+# Of one process only one thread records at a time, on a stream of each GPU's own.
 RECORDING = threading.Lock()
+STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
-# Modules that do on a GPU what they did when recorded: those of torch, and ours.
+# Whose modules do on a GPU what they did when recorded: torch's, and ours.
 KNOWN = ("torch.", "skaecm.")
 
 
@@ -82,7 +83,7 @@ class Steps:
         self.total: Tensor | None = None
         self.labels: Labels | None = None
         self.n_rows = 0
-        self.can_record = all(type(m).__module__.startswith(KNOWN) for m in module.modules())
+        self.can_record = all(map(is_known, module.modules()))
         self.n_steps = 0
         # By shape; None where it was met and is not recorded yet.
         self.recorded: dict[Any, Recorded | None] = {}
@@ -128,9 +129,12 @@ class Steps:
     def _record(self, batch: Batch, tensors: dict[str, Tensor]) -> Recorded:
         """The step of batches with these shapes; nothing is computed."""
         reads: dict[str, Any] = {name: tensor.clone() for name, tensor in tensors.items()}
-        graph = torch.cuda.CUDAGraph()
-        with RECORDING, torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._step(batch._replace(**reads))
+        graph, device = torch.cuda.CUDAGraph(), batch.x.device
+        with RECORDING, torch.cuda.device(device):
+            if device not in STREAMS:
+                STREAMS[device] = torch.cuda.Stream(device)
+            with torch.cuda.graph(graph, stream=STREAMS[device], capture_error_mode="thread_local"):
+                self._step(batch._replace(**reads))
         return Recorded(reads, graph)
 
     def _step(self, batch: Batch) -> None:
@@ -143,3 +147,13 @@ class Steps:
         share = values.detach() * (len(batch.indices) / self.n_rows)
         self.total = share if self.total is None else self.total.add_(share)
         self.names = list(terms)
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a module does the same every time, and never looks at what it computes."""
+    own = vars(module)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    is_plain = "forward" not in own and not any(own[name] for name in hooks)
+    # Without a momentum, a batch norm asks how many batches there were.
+    counts = own.get("momentum", 0.0) is None
+    return type(module).__module__.startswith(KNOWN) and is_plain and not counts

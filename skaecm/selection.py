@@ -20,7 +20,8 @@ class KSearch(MetaEstimatorMixin, ClusterMixin, BaseEstimator):
     """Search over the number of clusters, without labels.
 
     For every k the estimator is fitted and judged, several times unless the criterion is
-    "bic". One pretraining for every set of rows serves all k.
+    "bic". One pretraining for every set of rows serves all k; with ``n_neighbors="auto"`` it has
+    neighbours where the largest k would take them.
 
     Parameters
     ----------

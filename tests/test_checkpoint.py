@@ -314,6 +314,14 @@ def test_no_bit_can_change_unseen(seed, tmp_path, place):
 # ----------
 
 
+def test_a_refused_parameter_leaves_the_folder_to_the_next_call(cls, seed, tmp_path):
+    X = blobs(seed, d=16)[0]
+    model = quick(cls, augment="image", checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="image_shape"):
+        model.fit(X)
+    model.set_params(image_shape=(4, 4)).fit(X)
+
+
 def test_another_fit_is_refused_and_left_as_it_is(seed, tmp_path):
     X, model = rows_of(seed), make(DeepAEClustering, checkpoint=tmp_path)
     with pytest.raises(Killed):

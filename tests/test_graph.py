@@ -518,3 +518,19 @@ def test_the_start_takes_the_neighbours_in_the_embedding_where_there_is_no_graph
         for given in (graph, None)
     )
     assert clustering_accuracy(with_graph, without) == 1.0
+
+
+def test_rows_without_weight_link_nothing(seed):
+    rng = np.random.RandomState(seed)
+    z = rng.normal(size=(300, 3)) + 3.0 * np.eye(3)[np.arange(300) % 3]
+    graph = _graph.neighbour_graph(z, 5)
+    weight = (rng.uniform(size=300) < 0.7).astype(float)
+    kept = sp.csr_array(graph @ sp.diags(weight))
+    cut = sp.csr_array(sp.diags(weight) @ kept)
+    one, other = (
+        connected_clusters(z, 3, seed=seed, sample_weight=weight, graph=given)
+        for given in (kept, cut)
+    )
+    alone = (np.diff(cut.indptr) == 0) & (weight > 0)
+    assert not alone.any()
+    np.testing.assert_array_equal(one, other)
