@@ -276,7 +276,7 @@ def run_cost(name, seed, limit):
         settings = {"n_neighbors": None, "pretrain_iter": 0} | settings
         model = DeepAEClustering(len(np.unique(y)), random_state=seed, **settings)
         data = model._check_data(X, None, None, reset=True)
-        autoencoder, _, _ = model._prepare(data, seed)
+        autoencoder, _ = model._prepare(data, seed)
         network, _ = model._start(autoencoder, data, seed)
         pretraining = Training(
             autoencoder,

@@ -91,12 +91,15 @@ def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> S
     Clusters far apart have a posterior that is a step. It has no slope by which ``W`` and
     ``b`` could follow the codes when these move, and rows end in clusters that they pass.
     """
-    z = z if sample_weight is None else z[sample_weight > 0]
-    z = z[:: -(-len(z) // DOUBTING_ROWS)]
-    logits = np.sort(z @ start.weight.T + start.bias, axis=1)
+    step = -(-len(z) // DOUBTING_ROWS)
+    weight = np.ones(len(z)) if sample_weight is None else sample_weight
+    logits = np.sort(z[::step] @ start.weight.T + start.bias, axis=1)
     if logits.shape[1] == 1:
         return start
-    surer = np.quantile(logits[:, -1] - logits[:, -2], IN_DOUBT)
+    lead = logits[:, -1] - logits[:, -2]
+    order = lead.argsort()
+    share = np.cumsum(weight[::step][order])
+    surer = lead[order][np.searchsorted(share, IN_DOUBT * share[-1])]
     factor = DOUBT / max(surer, DOUBT)
     return Start(start.weight * factor, start.bias * factor, start.means)
 

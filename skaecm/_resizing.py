@@ -37,7 +37,8 @@ def split(start: Start, x: Any, labels: np.ndarray, weight: np.ndarray) -> Start
     """One cluster more: two halves in the place of one, which share its responsibility.
 
     ``W_h = W + (mu_h - mu) / s^2`` and ``b_h = b - (||mu_h||^2 - ||mu||^2) / (2 s^2) + log pi_h``
-    multiply its part of the softmax by the mixture of the halves over the one component.
+    multiply its part of the softmax by the mixture of the halves over the one component: at
+    the temperature of the module, where it has one.
     """
     sizes, halves = halve(x, start.means, labels, weight)
     squared = np.square(halves[:, 0] - halves[:, 1]).sum(axis=1)
@@ -45,9 +46,11 @@ def split(start: Start, x: Any, labels: np.ndarray, weight: np.ndarray) -> Start
     means, share = halves[cut], sizes[cut] / max(sizes[cut].sum(), TINY)
     variance = max(within_variance(x, start.means, weight), VARIANCE_FLOOR)
     norms = np.square(means).sum(axis=1) - np.square(start.means[cut]).sum()
+    gain = np.log(np.maximum(share, TINY)) - norms / (2.0 * variance)
+    cold = coldness(start, variance)
     halved = Start(
-        start.weight[cut] + (means - start.means[cut]) / variance,
-        start.bias[cut] - norms / (2.0 * variance) + np.log(np.maximum(share, TINY)),
+        start.weight[cut] + cold * (means - start.means[cut]) / variance,
+        start.bias[cut] + cold * gain,
         means,
     )
     return Start(
@@ -56,6 +59,13 @@ def split(start: Start, x: Any, labels: np.ndarray, weight: np.ndarray) -> Start
             for whole, parts in zip(start, halved, strict=True)
         )
     )
+
+
+def coldness(start: Start, variance: float) -> float:
+    """What the lines ``W`` of a module are of those of its mixture, ``mu / s^2``; at most 1."""
+    lines, means = (part - part.mean(axis=0) for part in (start.weight, start.means))
+    slope = (lines * means).sum() / max(np.square(means).sum(), TINY)
+    return float(np.clip(slope * variance, 0.0, 1.0))
 
 
 def merged(start: Start, x: Any, labels: np.ndarray, weight: np.ndarray) -> Start:

@@ -14,10 +14,10 @@ from skaecm._initialization import Start, posterior_encoder, within_variance
 from skaecm._resizing import merged, resized, split
 
 
-def start_of(x, labels):
+def start_of(x, labels, weight=None):
     """The E-step of the mixture of labelled rows."""
     means = np.array([x[labels == j].mean(axis=0) for j in range(labels.max() + 1)])
-    return posterior_encoder(means, within_variance(x, means, None))
+    return posterior_encoder(means, within_variance(x, means, weight))
 
 
 def logits_of(start, x):
@@ -42,8 +42,8 @@ def test_a_split_cuts_the_cluster_that_is_two(seed):
 
 def test_halves_share_the_responsibility_as_the_mixture_says(seed):
     x, y = blobs(seed, n=120, k=4)
-    start = start_of(x, np.minimum(y, 2))
     weight = np.random.RandomState(seed).uniform(size=len(x))
+    start = start_of(x, np.minimum(y, 2), weight)
     new = split(start, x, logits_of(start, x).argmax(axis=1), weight)
     deviation = np.sqrt(within_variance(x, start.means, weight))
     share = np.bincount(y, weight)[2:]
@@ -65,6 +65,17 @@ def test_halves_share_the_responsibility_as_the_mixture_says(seed):
     )
     expected = logits_of(start, x)[:, 2] + mixture - log_density(start.means[2])
     np.testing.assert_allclose(logsumexp(logits_of(new, x)[:, 2:], axis=1), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("cold", [0.03, 0.5])
+def test_a_split_keeps_the_temperature(seed, cold):
+    x, y = blobs(seed, n=120, k=4)
+    start = start_of(x, np.minimum(y, 2))
+    labels = logits_of(start, x).argmax(axis=1)
+    expected = split(start, x, labels, np.ones(len(x)))
+    warm = Start(cold * start.weight, cold * start.bias, start.means)
+    found = split(warm, x, labels, np.ones(len(x)))
+    np.testing.assert_allclose(logits_of(found, x), cold * logits_of(expected, x), rtol=1e-9)
 
 
 def test_a_merger_joins_what_costs_least(seed):
@@ -136,8 +147,7 @@ def test_one_seed_one_path(cls, seed):
 
 
 def test_a_path_over_sparse_rows_is_that_over_dense_ones(seed):
-    X, _ = blobs(seed)
-    X[np.abs(X) < 1] = 0.0
+    X = np.hstack([blobs(seed)[0], np.zeros((90, 8))])
     labels = []
     for rows in (X, sp.csr_matrix(X)):
         model = quick(ClusteringModuleGMM, k=2, warm_start=True).fit(rows)
@@ -165,7 +175,8 @@ def test_a_path_over_rows_in_blocks(cls, seed, monkeypatch, tmp_path):
     monkeypatch.setattr("skaecm._blocks.WINDOW_BYTES", 2**12)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     settings = {"pretrain_iter": 20} if cls is DeepAEClustering else {}
-    model = quick(cls, k=3, warm_start=True, **settings).fit(mapped).set_params(k=4).fit(mapped)
+    model = quick(cls, k=3, warm_start=True, **settings).fit(mapped)
+    model.set_params(k=4, max_iter=0).fit(mapped)
     assert adjusted_rand_score(y, model.labels_) > 0.95
 
 
