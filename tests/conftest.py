@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from helpers import BOTH
+from helpers import BOTH, PARTNERS
 
 # Libraries that only extras bring.
 EXTRAS = ("onnx", "onnxruntime", "pandas", "pyarrow", "safetensors", "tqdm")
@@ -40,3 +40,9 @@ def dtype(request):
 def cls(request):
     """Both estimators."""
     return request.param
+
+
+@pytest.fixture(params=PARTNERS)
+def partners(request):
+    """Parameters that give rows partners, of every kind."""
+    return PARTNERS[request.param]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering
@@ -76,3 +77,46 @@ def assert_close_fit(first, second, rtol):
         np.testing.assert_allclose(
             first[name], second[name], rtol=rtol, atol=rtol * scale, err_msg=name
         )
+
+
+def the_row_itself(batch, generator):
+    return batch
+
+
+def shaken(batch, generator):
+    """An augmentation that can be pickled."""
+    noise = torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
+    return batch + 0.2 * noise
+
+
+PARTNERS = {
+    "copies": {"augment": "noise"},
+    "callable": {"augment": shaken},
+    "neighbours": {"n_neighbors": 5},
+    "both": {"n_neighbors": 5, "augment": "noise"},
+}
+
+
+def graph_of(y, seed=0, share=0.2):
+    """A directed weighted graph of rows of one label; a fifth of the rows is alone."""
+    rng = np.random.RandomState(seed)
+    n = len(y)
+    graph = rng.uniform(0.5, 2, size=(n, n)) * (rng.uniform(size=(n, n)) < share)
+    graph *= y[:, None] == y
+    graph[: n // 5] = graph[:, : n // 5] = 0
+    return graph
+
+
+def state_of(estimator):
+    return {name: id(value) for name, value in vars(estimator).items()}
+
+
+def assert_refused(model, call, message):
+    """``call`` raises and leaves ``model`` as it was."""
+    fitted = hasattr(model, "module_")
+    before = state_of(model), fitted and learned(model)
+    with pytest.raises(ValueError, match=message):
+        call(model)
+    assert state_of(model) == before[0]
+    if fitted:
+        np.testing.assert_equal(learned(model), before[1])
