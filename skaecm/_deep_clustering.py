@@ -170,7 +170,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     max_iter : int, default=200
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
-        Learning rate of Adam; that of W, b and M is three times as large.
+        Learning rate of Adam; that of W, b and M is three times as large. In joint training
+        with neighbours, that of the autoencoder is 0.3 times as large.
     epsilon : float, default=1e-8
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
     tol : float, default=1e-3

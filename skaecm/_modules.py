@@ -29,6 +29,10 @@ CONTRAST = 10.0
 # faster than the many around them, or the centroids are long in getting orthonormal.
 MODULE_RATE = 3.0
 
+# While the codes of neighbours are drawn together, the autoencoder learns this much slower: at
+# the full rate its first steps tear clusters apart, and single ones later do.
+CONTRAST_RATE = 0.3
+
 # Log-responsibilities end here, relative to the largest: on the subnormal numbers
 # below, processors compute many times slower.
 LEAST_LOG = -60.0
@@ -475,7 +479,7 @@ class DeepNetwork(ClusteringNetwork):
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         return [
-            (list(self.autoencoder.parameters()), 1.0),
+            (list(self.autoencoder.parameters()), CONTRAST_RATE if self.contrast else 1.0),
             (list(self.clustering.parameters()), MODULE_RATE),
         ]
 
