@@ -46,7 +46,13 @@ from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
 from ._resizing import resized
 from ._rows import Rows
-from ._runs import best_side_by_side, check_n_jobs, count_workers
+from ._runs import (
+    best_side_by_side,
+    check_n_jobs,
+    count_workers,
+    exact_terms,
+    start_or_end,
+)
 from ._shares import find_share
 from ._tensors import (
     compute_dtype,
@@ -57,7 +63,7 @@ from ._tensors import (
     sharing_memory,
     to_numpy,
 )
-from ._training import Training, check_finite
+from ._training import Training
 from ._valleys import MOST_CLUSTERS
 
 # batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
@@ -289,7 +295,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 prepared, history = self._prepare(data, seed, watch)
                 watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
-                loss = total_loss(network, data.partners.training)
+                loss = sum(exact_terms(network, data.partners.training).values())
                 run = Run(network, loss, False, 0, history + start_history)
                 self._publish(run, data)
             else:
@@ -556,11 +562,12 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Train ``network`` in place: epochs, then the averaging epoch."""
         rows = data.partners.training
         training = self._make_training(network, rows, seed)
+        start = copy.deepcopy(network.state_dict())
         converged = False
 
         def run_of(network: ClusteringNetwork) -> Run:
             n_iter = sum(row["phase"] == "training" for row in training.history)
-            loss = total_loss(network, rows)
+            loss = sum(exact_terms(network, rows).values())
             return Run(network, loss, converged, n_iter, history + training.history)
 
         def learned_so_far() -> dict[str, Any]:
@@ -571,7 +578,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             converged = flat and not phase.stopped
             if training.epoch and not phase.stopped:
                 training.run_averaging_epoch(rows, watch=phase)
-        return run_of(network)
+        return start_or_end(run_of(network), start, training.start_loss, rows, self.tol)
 
     # Publishing
     # ----------
@@ -584,13 +591,6 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Set everything learned, together."""
         for name, value in self._learned(run, data, renumber=renumber).items():
             setattr(self, name, value)
-
-
-def total_loss(network: ClusteringNetwork, rows: Rows) -> float:
-    """The loss over all rows; leaves the network with their average responsibilities."""
-    terms = network.settle(rows)
-    check_finite(terms, "a pass over all rows")
-    return sum(terms.values())
 
 
 def make_module(start: Start, rows: Rows) -> ClusteringModule:

@@ -166,7 +166,9 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         One dict an epoch: "phase" ("training" or "averaging"), "epoch", "loss" and
         its terms "E1" to "E4", and "pairs" where rows have partners; then "changed",
         the share of rows whose cluster is another than in the epoch before (in the
-        first epoch: than at the start), which passes of `partial_fit` do not have.
+        first epoch: than at the start), which passes of `partial_fit` do not have. A
+        last row of the phase "start" says that the start had the lower loss, by more
+        than a share `tol`, and was kept.
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import _losses
 from ._ranks import WHOLE, Part
 from ._rows import Batch, Labels, Rows, most_likely
+from ._steps import Before
 
 # The running average of the responsibilities looks back over about this many
 # rows a cluster, enough for an unbiased logarithm, and never over more than this
@@ -322,13 +323,13 @@ class ClusteringNetwork(nn.Module, ABC):
             terms["pairs"] = self.gamma * _losses.pair_lift(row, partner, gbar, batch.weight)
         return terms
 
-    def start_epoch(self, epoch: int, rows: Rows) -> Tensor | None:
+    def start_epoch(self, epoch: int, rows: Rows) -> Before | None:
         """Before the first epoch the running average starts at the exact one."""
         if epoch > 0:
             return None
         labels = Labels(len(rows), rows.device)
-        self.settle(rows, labels)
-        return rows.ranks.total(labels.tensor())
+        terms = self.settle(rows, labels)
+        return Before(rows.ranks.total(labels.tensor()), sum(terms.values()))
 
     @torch.no_grad()
     def settle(self, rows: Rows, labels: Labels | None = None) -> dict[str, float]:

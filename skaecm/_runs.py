@@ -1,9 +1,10 @@
-"""Runs of a fit side by side: some in each of joblib's workers, and the best of all.
+"""Runs of a fit: what one hands back, and several side by side.
 
-A worker gets its part of the seeds and gives the best of its runs. What it warns of is
-warned of here.
+Of a run the end is kept, or the start. Of several runs each of joblib's workers gets its
+part of the seeds and gives the best. What it warns of is warned of here.
 """
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,47 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import gen_even_slices
+from torch import Tensor
 
 from ._block_rows import BlockRows
 from ._data import Data, Run
+from ._modules import ClusteringNetwork
 from ._progress import Watch, watch_apart
+from ._rows import Rows
+from ._training import check_finite
 
 # The best of some runs: of their seeds, from the number that are done before on, as they are
 # watched.
 BestOf = Callable[[Sequence[int], int, Watch], Run]
+
+
+def exact_terms(network: ClusteringNetwork, rows: Rows) -> dict[str, float]:
+    """The loss over all rows, by term; leaves the network with their average responsibilities."""
+    terms = network.settle(rows)
+    check_finite(terms, "a pass over all rows")
+    return terms
+
+
+def start_or_end(
+    run: Run, start: dict[str, Tensor], start_loss: float | None, rows: Rows, tol: float
+) -> Run:
+    """``run``, or its start where that has the lower loss by more than a share ``tol`` of it.
+
+    ``start`` is the state of the network there, put back into it in place, and the last row
+    of the history is then of the phase "start". Without its loss that is computed.
+    """
+    bound = run.loss - tol * abs(run.loss)
+    if start_loss is not None and start_loss >= bound:
+        return run
+    end = copy.deepcopy(run.network.state_dict())
+    run.network.load_state_dict(start)
+    terms = exact_terms(run.network, rows)
+    loss = sum(terms.values())
+    if loss >= bound:
+        run.network.load_state_dict(end)
+        return run
+    row = {"phase": "start", "epoch": 0, "loss": loss, **terms}
+    return run._replace(loss=loss, history=[*run.history, row])
 
 
 def check_n_jobs(estimator: Any, n_runs: int) -> None:

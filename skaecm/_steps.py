@@ -25,14 +25,18 @@ STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 KNOWN = ("torch.", "skaecm.")
 
 
+class Before(NamedTuple):
+    """What a module says of the rows before its first epoch: their clusters (n,), its loss."""
+
+    labels: Tensor
+    loss: float
+
+
 class Trainable(Protocol):
     """What a module owes the loop."""
 
-    def start_epoch(self, epoch: int, rows: Rows) -> Tensor | None:
-        """A step before the batches of an epoch.
-
-        Before the first it gives the clusters (n,) of the rows, if it has any.
-        """
+    def start_epoch(self, epoch: int, rows: Rows) -> Before | None:
+        """A step before the batches of an epoch; before the first, where training starts."""
 
     def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
         """Named scalars whose sum is the loss of a batch, a mean over its rows.

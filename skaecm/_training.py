@@ -97,6 +97,7 @@ class Training:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.labels: Tensor | None = None  # clusters of the rows in the last epoch
+        self.start_loss: float | None = None  # where this object has seen the start
         self.best_loss = float("inf")
         self.n_no_change = 0
 
@@ -148,7 +149,9 @@ class Training:
         if watch is not None:
             watch.begin()
         start = self.module.start_epoch(self.epoch, rows)
-        before = self.labels if start is None else start
+        before = self.labels
+        if start is not None:
+            before, self.start_loss = start
         self.steps.begin(rows, with_labels=before is not None)
         self.module.train()
         for batch in rows.batches(self.batch_size, self.generator):

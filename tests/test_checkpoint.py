@@ -99,6 +99,16 @@ def test_a_killed_fit_ends_where_the_whole_one_does(seed, tmp_path, cls, params,
     assert seen == epochs[epochs.index(at) :]
 
 
+def test_a_start_that_training_does_not_better(cls, seed, tmp_path):
+    """The second call has not seen the start's loss."""
+    X = rows_of(seed)
+    params = {"pretrain_iter": 0} if cls is DeepAEClustering else {}
+    model = make(cls, learning_rate_init=1e4, **params)
+    again, _ = killed_and_resumed(model, ("training", 4, 1), X, tmp_path)
+    assert again.history_[-1]["phase"] == "start"
+    assert_same_fit(again, clone(model).fit(X))
+
+
 @pytest.mark.parametrize(
     "given", ["augment", "n_neighbors", "adjacency", "sample_weight", "sparse"]
 )

@@ -32,7 +32,7 @@ ROOMS = {
     "_kmeans": set(),
     "_resizing": {"_initialization", "_kmeans", "_mixtures"},
     "_valleys": {"_graph", "_initialization", "_kmeans"},
-    "_modules": {"_losses", "_ranks", "_rows"},
+    "_modules": {"_losses", "_ranks", "_rows", "_steps"},
     "_checks": {"_ranks", "_rows", "_shares"},
     "_partners": {
         "_augmentation",
@@ -91,7 +91,7 @@ ROOMS |= {
     },
 }
 ROOMS["_learned"] = {"_data", "_mixtures", "_modules", "_tensors", "_training"}
-ROOMS["_runs"] = {"_block_rows", "_data", "_progress"}
+ROOMS["_runs"] = {"_block_rows", "_data", "_modules", "_progress", "_rows", "_training"}
 ROOMS["_base"] = ROOMS.keys() - {
     "_version",
     "_extras",
