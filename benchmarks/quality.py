@@ -11,6 +11,7 @@ printed, and written beside them.
     python benchmarks/quality.py --data pendigits usps --method KMeans DEC --seeds 5
     python benchmarks/quality.py --budget-minutes 240
     python benchmarks/quality.py --data mnist_70000 --method DeepAEClustering N2D
+    python benchmarks/quality.py --method "DeepAEClustering, lam=0" "DeepAEClustering, 4 starts"
     python benchmarks/quality.py --rows 300
     python benchmarks/quality.py --table
 
@@ -24,7 +25,8 @@ The methods:
 
     - ``DeepAEClustering``: our default, the same for all data.
     - ``..., alone``: the same without partners. ``..., neighbours`` and ``..., images``: our
-      settings for tables and for images with partners, those of ``partners.py``. Shown, not
+      settings for tables and for images with partners, those of ``partners.py``. ``..., lam=0``
+      and the like: the default with one change, run only where they are named. Shown, not
       ranked.
     - ``AE-CM+rand``, ``AE-CM+pre``: the published starts and tuned weights, in our engine:
       beta times the total variance, (alpha - 1) / B, lambda / B, Adam's epsilon 1e-3 / B,
@@ -123,6 +125,23 @@ OUR_SETTINGS = {
     f"{OURS}, neighbours": NEIGHBOURS,
     f"{OURS}, images": IMAGES,
 }
+# One change each; run only where they are named.
+ABLATIONS = {
+    f"{OURS}, {change}": settings
+    for change, settings in {
+        "random start": {"init": "random"},
+        "published start": {"init": "pinv"},
+        "k-means++": {"init": "k-means++"},
+        "4 starts": {"n_init": 4},
+        "no pretraining": {"pretrain_iter": 0},
+        "gamma=0": {"gamma": 0.0},
+        "alpha=0": {"alpha": 0.0},
+        "lam=0": {"lam": 0.0},
+        "beta=0.01": {"beta": 0.01},
+        "beta=1": {"beta": 1.0},
+    }.items()
+}
+OUR_SETTINGS |= ABLATIONS
 # What a run is given beside its settings, and what changes no cluster.
 NOT_SETTINGS = (
     "k",
@@ -511,7 +530,8 @@ def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=[*DATA, *WHOLE], default=DATA)
-    parser.add_argument("--method", nargs="+", choices=METHODS, default=METHODS)
+    usual = [method for method in METHODS if method not in ABLATIONS]
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=usual)
     parser.add_argument("--seeds", type=int, help="seeds from 0, for all; 5, or 2 of the longest")
     parser.add_argument("--budget-minutes", type=float, default=np.inf, help="then start nothing")
     parser.add_argument("--rows", type=int, help="try it on so many rows, two epochs, one seed")

@@ -1,0 +1,255 @@
+"""Accuracy and loss over the epochs: the published start and weights beside our default.
+
+Pendigits and USPS, five seeds each: AE-CM+pre as published, 1000 joint epochs, and our default,
+both as `quality.py` runs them. A run is one row of ``benchmarks/results/curves.jsonl``, and one
+of `quality.py` if that has none; runs whose row is there are not run again. The table says how
+many epochs, pretraining counted, either takes until its accuracy, a moving mean over ten epochs,
+is within one percent of where it ends. ``--figure`` draws the curves. Labels are used for
+scoring; no fit sees them.
+
+    python benchmarks/curves.py --data pendigits --method DeepAEClustering
+    python benchmarks/curves.py --table --figure
+
+Data are read from the folder that the environment variable SKAECM_DATA names. On two cores a
+published run takes half an hour, on a GPU some minutes.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import quality
+from sklearn.exceptions import ConvergenceWarning
+
+from skaecm._training import Training
+from skaecm.metrics import clustering_accuracy
+
+RESULTS = Path(__file__).parent / "results" / "curves.jsonl"
+TABLE = RESULTS.with_suffix(".txt")
+FIGURE = RESULTS.with_suffix(".svg")
+
+DATA = ("pendigits", "usps")
+METHODS = ("AE-CM+pre", quality.OURS)
+SEEDS = 5
+
+# Epochs of a moving mean, and how near to its end, as a share of it, is near enough.
+WINDOW = 10
+NEAR = 0.01
+
+# A curve is kept in at most about so many points, each a mean over equally many epochs.
+POINTS = 100
+NO_TERMS = ("phase", "epoch", "changed")
+
+# Runs
+# ----
+
+
+@contextmanager
+def noted(y: np.ndarray) -> Iterator[list[dict]]:
+    """What every epoch of the fits in this block gives: the row of its history, and "acc".
+
+    The accuracy is that of the clusters as the epoch met them; pretraining has none.
+    """
+    rows: list[dict] = []
+    run_epoch = Training.run_epoch
+
+    def run_and_note(self, *args, **kwargs):
+        loss = run_epoch(self, *args, **kwargs)
+        row = dict(self.history[-1])
+        if self.labels is not None:
+            row["acc"] = clustering_accuracy(y, self.labels.cpu().numpy())
+        rows.append(row)
+        return loss
+
+    Training.run_epoch = run_and_note
+    try:
+        yield rows
+    finally:
+        Training.run_epoch = run_epoch
+
+
+def moving_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of every value and those before it, `WINDOW` in all where there are as many."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - WINDOW, 0)
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def epochs_needed(acc: np.ndarray) -> int:
+    """The first epoch, from 1, at which the moving mean of ``acc`` is near to its end."""
+    mean = moving_mean(acc)
+    return 1 + int(np.flatnonzero(np.abs(mean - mean[-1]) <= NEAR * mean[-1])[0])
+
+
+def thinned(values: np.ndarray) -> list[float]:
+    """A curve in few points, rounded."""
+    every = -(-len(values) // POINTS)
+    means = np.add.reduceat(values, np.arange(0, len(values), every))
+    counts = np.minimum(every, len(values) - np.arange(0, len(values), every))
+    return [float(f"{value:.4g}") for value in means / counts]
+
+
+def curves_of(epochs: list[dict]) -> dict:
+    """What a row keeps of the epochs of one fit."""
+    clustered = [row for row in epochs if "acc" in row]
+    n_before = len(epochs) - len(clustered)
+    acc = np.array([row["acc"] for row in clustered])
+    joint = [row for row in clustered if row["phase"] != "module"]
+    return {
+        "epochs_before": n_before,
+        "epochs": len(clustered),
+        "needed": n_before + epochs_needed(acc),
+        "final": round(float(moving_mean(acc)[-1]), 4),
+        "acc_curve": thinned(acc),
+        "joint_epochs": len(joint),
+        "terms": {
+            name: thinned(np.array([row[name] for row in joint]))
+            for name in joint[-1]
+            if name not in (*NO_TERMS, "acc")
+        },
+    }
+
+
+def run(name: str, method: str, seed: int, limit: int | None) -> tuple[dict, dict]:
+    """A row of `quality.py`, and one with the curves."""
+    _, y, _ = quality.load(name, limit)
+    with noted(y) as epochs:
+        row = quality.run(name, method, seed, peers=None, limit=limit)
+    if "error" in row:
+        raise RuntimeError(f"{method} on {name}, seed {seed}: {row['error']}")
+    kept = ("data", "method", "seed", "settings", "device", "versions", "acc")
+    return row, {key: row[key] for key in kept} | curves_of(epochs)
+
+
+# Rows, table and figure
+# ----------------------
+
+
+def read_rows() -> list[dict]:
+    """The rows there are of the present settings."""
+    if not RESULTS.exists():
+        return []
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [
+        row for row in rows if row["settings"] == quality.settings_of(row["data"], row["method"])
+    ]
+
+
+def key_of(row: dict) -> tuple[str, str, int]:
+    """Which run a row is of."""
+    return row["data"], row["method"], row["seed"]
+
+
+def append(path: Path, row: dict) -> None:
+    """One more line."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def run_missing(names: list[str], methods: list[str], n_seeds: int) -> None:
+    """Run what has no row yet."""
+    for seed in range(n_seeds):
+        for name in names:
+            for method in methods:
+                key = name, method, seed
+                if key in map(key_of, read_rows()):
+                    continue
+                row, curves = run(name, method, seed, None)
+                append(RESULTS, curves)
+                if key not in map(key_of, quality.read_rows()):
+                    append(quality.RESULTS, row)
+                print(*key, curves["final"], curves["needed"], flush=True)
+
+
+def groups(rows: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
+    """The rows by data set and method, where there are any."""
+    for name in DATA:
+        for method in METHODS:
+            mine = [row for row in rows if (row["data"], row["method"]) == (name, method)]
+            if mine:
+                yield name, method, mine
+
+
+def format_table(rows: list[dict]) -> str:
+    """Epochs until near the end, by data set and method: median and range over seeds."""
+    lines = [
+        f"{'data':10s} {'method':18s} {'seeds':>5s} {'final ACC':>15s} "
+        f"{'epochs in all':>13s} {'until near the end':>18s} {'(range)':>12s}"
+    ]
+    for name, method, mine in groups(rows):
+        final = [row["final"] for row in mine]
+        needed = [row["needed"] for row in mine]
+        total = [row["epochs_before"] + row["epochs"] for row in mine]
+        lines.append(
+            f"{name:10s} {method:18s} {len(mine):5d} {np.mean(final):6.3f} +- {np.std(final):.3f} "
+            f"{np.median(total):13.0f} {np.median(needed):18.0f} "
+            f"{f'{min(needed)}-{max(needed)}':>12s}"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict]) -> None:
+    """Write the figure: for every data set the accuracy, and the terms of either loss."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(DATA), 1 + len(METHODS), figsize=(13, 7), squeeze=False, layout="constrained"
+    )
+    for name, method, mine in groups(rows):
+        line = axes[DATA.index(name)]
+        for i, row in enumerate(mine):
+            where = row["epochs_before"] + np.linspace(1, row["epochs"], len(row["acc_curve"]))
+            label = method if i == 0 else None
+            color = f"C{METHODS.index(method)}"
+            line[0].plot(where, row["acc_curve"], color=color, alpha=0.7, label=label)
+        line[0].set(title=f"{name}: accuracy", xlabel="epoch", ylabel="ACC", xscale="log")
+        line[0].legend()
+        ax = line[1 + METHODS.index(method)]
+        for i, term in enumerate(mine[0]["terms"]):
+            for j, row in enumerate(mine):
+                values = row["terms"][term]
+                where = np.linspace(1, row["joint_epochs"], len(values))
+                ax.plot(where, values, color=f"C{i}", alpha=0.7, label=term if j == 0 else None)
+        ax.set(title=f"{name}: {method}", xlabel="joint epoch", ylabel="loss and its terms")
+        ax.set_yscale("symlog", linthresh=0.1)
+        ax.legend(fontsize="small", ncols=2)
+    figure.savefig(FIGURE)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run what is missing, print the table, and draw the curves where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds from 0")
+    parser.add_argument("--rows", type=int, help="try it on so many rows, two epochs, one seed")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--figure", action="store_true", help="draw the curves")
+    arguments = parser.parse_args()
+    # The published set-ups and the trials end before the loss is flat.
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    if arguments.rows is not None:
+        for name in arguments.data:
+            for method in arguments.method:
+                print(json.dumps(run(name, method, 0, arguments.rows)[1]))
+        return
+    if not arguments.table:
+        run_missing(arguments.data, arguments.method, arguments.seeds)
+    rows = read_rows()
+    table = format_table(rows)
+    TABLE.write_text(table + "\n")
+    print(table)
+    if arguments.figure:
+        draw(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
