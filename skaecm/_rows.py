@@ -20,8 +20,9 @@ from ._tensors import inference_rows, make_generator, room_for_rows
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 # So many responsibilities wait to be looked at together, but of few clusters no more rows
-# than of so many: what waits keeps the memory allocator from using the gaps between.
-NUMBERS_HELD = 2**20
+# than of so many: what waits keeps the memory allocator from using the gaps between. As many
+# at once do not wait: they are still in the processor's cache.
+NUMBERS_HELD = 2**17
 FEW_CLUSTERS = 16
 
 # A relative deviation below this one cannot be told from rounding.
@@ -68,14 +69,15 @@ class Labels:
 
     def note(self, batch: Batch, g: Tensor) -> None:
         """Responsibilities (b, k) of a batch, or (2 b, k) with the partners last."""
-        self.held.append((batch.indices, g.detach()))
+        self.held.append((batch.indices, g.detach()[: len(batch.indices)]))
         self.n_held += len(g) * max(g.shape[1], FEW_CLUSTERS)
         if self.n_held > self.most_held:
             self._look()
 
     def _look(self) -> None:
-        indices = torch.cat([index for index, _ in self.held])
-        g = torch.cat([g[: len(index)] for index, g in self.held])
+        indices, g = self.held[0]
+        if len(self.held) > 1:
+            indices, g = map(torch.cat, zip(*self.held, strict=True))
         self.values[indices] = most_likely(g)
         self.held, self.n_held = [], 0
 
