@@ -4,7 +4,7 @@ Pendigits and USPS, five seeds each: AE-CM+pre as published, 1000 joint epochs, 
 both as `quality.py` runs them. A run is one row of ``benchmarks/results/curves.jsonl``, and one
 of `quality.py` if that has none; runs whose row is there are not run again. The table says how
 many epochs, pretraining counted, either takes until its accuracy, a moving mean over ten epochs,
-is within one percent of where it ends. ``--figure`` draws the curves. Labels are used for
+first comes within one percent of where it ends. ``--figure`` draws the curves. Labels are used for
 scoring; no fit sees them.
 
     python benchmarks/curves.py --data pendigits --method DeepAEClustering
@@ -82,7 +82,10 @@ def moving_mean(values: np.ndarray) -> np.ndarray:
 
 
 def epochs_needed(acc: np.ndarray) -> int:
-    """The first epoch, from 1, at which the moving mean of ``acc`` is near to its end."""
+    """The first epoch, from 1, at which the moving mean of ``acc`` is near to its end.
+
+    It may leave again: that is in favour of long trainings that wander.
+    """
     mean = moving_mean(acc)
     return 1 + int(np.flatnonzero(np.abs(mean - mean[-1]) <= NEAR * mean[-1])[0])
 

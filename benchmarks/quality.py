@@ -32,7 +32,8 @@ The methods:
       beta times the total variance, (alpha - 1) / B, lambda / B, Adam's epsilon 1e-3 / B,
       so many epochs without stopping early. Not as published are what the engine does by
       itself: standardised rows, the running average of the responsibilities, the
-      threefold learning rate of the clustering module; and the decay of the learning rate
+      threefold learning rate of the clustering module, the start kept where training ends with a
+      higher loss; and the decay of the learning rate
       of some sets is left out. Sets without published weights take the nearest one's.
     - ``Autoencoder + KMeans``: our autoencoder trained to reconstruct only, for as many
       epochs as the peers get altogether, then k-means on the code.
@@ -318,7 +319,7 @@ def run_autoencoder(settings, X, k, seed):
 
 def count_epochs(model):
     """How many epochs of every phase a fit took."""
-    phases = [row["phase"] for row in model.history_]
+    phases = [row["phase"] for row in model.history_ if row["phase"] != "start"]
     return {phase: phases.count(phase) for phase in dict.fromkeys(phases)}
 
 

@@ -18,6 +18,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from . import _runs
 from ._block_rows import moments_of
 from ._checkpoint import Checkpoint, Journal
 from ._checks import (
@@ -31,8 +32,8 @@ from ._checks import (
     strengths,
     unchanged_on_failure,
     warn_about_empty,
-    warn_about_falling,
     warn_about_scales,
+    warn_about_unconverged,
 )
 from ._data import Data, Run
 from ._fitted import BaseFittedClusterer
@@ -46,13 +47,6 @@ from ._progress import UNWATCHED, CallbackSupportMixin, Watch, watch_fit
 from ._ranks import ALONE, Ranks, device_of_rank, join_ranks, warn_if_launched
 from ._resizing import resized
 from ._rows import Rows
-from ._runs import (
-    best_side_by_side,
-    check_n_jobs,
-    count_workers,
-    exact_terms,
-    start_or_end,
-)
 from ._shares import find_share
 from ._tensors import (
     compute_dtype,
@@ -210,7 +204,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             self._call("fit", X, y, sample_weight, self._n_runs()) as watch,
             self._opened_for_fit(X, adjacency, watch.ranks) as x,
         ):
-            check_n_jobs(self, self._n_runs())
+            _runs.check_n_jobs(self, self._n_runs())
             data = self._check_data(x, sample_weight, adjacency, watch.ranks, reset=True)
             seeds = watch.ranks.broadcast(draw_seeds(self.random_state, 1 + self._n_runs()))
             journal = watch.journal = self._open_journal(data, seeds)
@@ -222,7 +216,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         if self.n_clusters_ < len(self.weights_):
             warn_about_empty(self.n_clusters_, len(self.weights_))
         if self.max_iter > 0 and not self.converged_ and not watch.stopped:
-            warn_about_falling(self.max_iter)
+            warn_about_unconverged(self.max_iter, self.history_)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None, adjacency=None):
@@ -295,7 +289,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
                 prepared, history = self._prepare(data, seed, watch)
                 watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
-                loss = sum(exact_terms(network, data.partners.training).values())
+                loss = sum(_runs.exact_terms(network, data.partners.training).values())
                 run = Run(network, loss, False, 0, history + start_history)
                 self._publish(run, data)
             else:
@@ -354,9 +348,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             prepared, history = self._prepare(data, seeds[0], watch)
         best_of = partial(self._best_of, prepared, history, data)
         starts = seeds[1:2] if self._is_warm() else seeds[1:]
-        n_workers = 1 if watch.stopped else count_workers(self, data, len(starts))
+        n_workers = 1 if watch.stopped else _runs.count_workers(self, data, len(starts))
         if n_workers > 1:
-            return best_side_by_side(best_of, starts, self, n_workers)
+            return _runs.best_side_by_side(best_of, starts, self, n_workers)
         return best_of(starts, 0, watch, journal)
 
     def _best_of(
@@ -567,7 +561,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
 
         def run_of(network: ClusteringNetwork) -> Run:
             n_iter = sum(row["phase"] == "training" for row in training.history)
-            loss = sum(exact_terms(network, rows).values())
+            loss = sum(_runs.exact_terms(network, rows).values())
             return Run(network, loss, converged, n_iter, history + training.history)
 
         def learned_so_far() -> dict[str, Any]:
@@ -578,7 +572,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             converged = flat and not phase.stopped
             if training.epoch and not phase.stopped:
                 training.run_averaging_epoch(rows, watch=phase)
-        return start_or_end(run_of(network), start, training.start_loss, rows, self.tol)
+        run = run_of(network)
+        if phase.stopped or not training.epoch:
+            return run
+        return _runs.start_or_end(run, start, training.start_loss, rows, self.tol)
 
     # Publishing
     # ----------

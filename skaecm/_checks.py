@@ -302,11 +302,20 @@ def warn_about_width(width: int, k: int) -> None:
         )
 
 
-def warn_about_falling(max_iter: int) -> None:
-    """Warn that training ended before the loss was flat."""
+def warn_about_unconverged(max_iter: int, history: list[dict[str, Any]]) -> None:
+    """Warn that training ended before the loss was flat, and whether the start was kept."""
+    if history[-1]["phase"] == "start":
+        message = (
+            f"Training raised the loss in max_iter={max_iter} epochs, and the start was kept. "
+            "Try a smaller learning_rate_init, or a larger max_iter."
+        )
+    else:
+        message = (
+            f"The loss was still falling after max_iter={max_iter} epochs. "
+            "Increase max_iter, or tol to stop earlier."
+        )
     warnings.warn(
-        f"The loss was still falling after max_iter={max_iter} epochs. "
-        "Increase max_iter, or tol to stop earlier.",
+        message,
         ConvergenceWarning,
         stacklevel=4,
     )

@@ -157,7 +157,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     n_iter_ : int
         Epochs of the best run, the averaging epoch not counted.
     converged_ : bool
-        Whether the best run became flat before `max_iter`.
+        Whether training became flat in the best run before `max_iter`.
     loss_ : float
         Loss over all rows at the end.
     loss_curve_ : list of float
@@ -168,7 +168,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         the share of rows whose cluster is another than in the epoch before (in the
         first epoch: than at the start), which passes of `partial_fit` do not have. A
         last row of the phase "start" says that the start had the lower loss, by more
-        than a share `tol`, and was kept.
+        than a share `tol` of that of the end, and was kept.
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int

@@ -171,7 +171,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
         Learning rate of Adam; that of W, b and M is three times as large. In joint training
-        with neighbours, that of the autoencoder is 0.3 times as large.
+        with neighbours as partners, that of the autoencoder is 0.3 times as large.
     epsilon : float, default=1e-8
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
     tol : float, default=1e-3
@@ -238,7 +238,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     n_iter_ : int
         Joint epochs of the best run, the averaging epoch not counted.
     converged_ : bool
-        Whether the best run became flat before `max_iter`.
+        Whether training became flat in the best run before `max_iter`.
     loss_ : float
         Loss over all rows at the end.
     loss_curve_ : list of float
@@ -252,7 +252,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         of rows whose cluster is another than in the epoch before (in the first epoch:
         than at the start), which passes of `partial_fit` do not have. A last row of the
         phase "start" says that the start had the lower loss, by more than a share
-        `tol`, and was kept.
+        `tol` of that of the end, and was kept.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)

@@ -438,7 +438,7 @@ class ShallowNetwork(ClusteringNetwork):
         return mixture_terms(z, g, means, both.weight, self.unit, both.seen), g
 
     def squares(self, batch: Batch, z: Tensor, g: Tensor, prototypes: Tensor) -> Tensor:
-        # The code of a row is the row.
+        # The code of a row is the row, of which nobody asks for another square.
         outer = _losses.distortion(z, g, prototypes, batch.weight, batch.seen)
         return torch.stack([outer, outer, torch.zeros_like(outer)])
 
@@ -479,8 +479,9 @@ class DeepNetwork(ClusteringNetwork):
         return self.autoencoder.decode(z)
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        rate = CONTRAST_RATE if self.contrast and self.gamma > 0 else 1.0
         return [
-            (list(self.autoencoder.parameters()), CONTRAST_RATE if self.contrast else 1.0),
+            (list(self.autoencoder.parameters()), rate),
             (list(self.clustering.parameters()), MODULE_RATE),
         ]
 

@@ -38,10 +38,10 @@ def exact_terms(network: ClusteringNetwork, rows: Rows) -> dict[str, float]:
 def start_or_end(
     run: Run, start: dict[str, Tensor], start_loss: float | None, rows: Rows, tol: float
 ) -> Run:
-    """``run``, or its start where that has the lower loss by more than a share ``tol`` of it.
+    """``run``, or its start where that has the lower loss, by more than ``tol`` of that of ``run``.
 
     ``start`` is the state of the network there, put back into it in place, and the last row
-    of the history is then of the phase "start". Without its loss that is computed.
+    of the history is then of the phase "start". Where its loss is not at hand it is computed.
     """
     bound = run.loss - tol * abs(run.loss)
     if start_loss is not None and start_loss >= bound:

@@ -97,7 +97,7 @@ class Training:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.labels: Tensor | None = None  # clusters of the rows in the last epoch
-        self.start_loss: float | None = None  # where this object has seen the start
+        self.start_loss: float | None = None  # None unless it trained the first epoch
         self.best_loss = float("inf")
         self.n_no_change = 0
 

@@ -48,7 +48,7 @@ def test_thinned_curves_keep_the_mean(curves, seed, n):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_short_run(curves, monkeypatch):
-    """Labels give the curve of the accuracy, and no other clusters; the figure is drawn."""
+    """Noting the epochs gives no other clusters; the figure is drawn."""
     X, y = blobs(dtype=np.float32)
     monkeypatch.setattr(curves.quality, "load", lambda name, limit: (X, y, None))
     full_run = curves.run
@@ -63,6 +63,9 @@ def test_a_short_run(curves, monkeypatch):
         assert {"loss", "reconstruction", "E1", "E2"} <= row["terms"].keys()
         assert all(np.isfinite(values).all() for values in row["terms"].values())
     assert len(curves.quality.read_rows()) == len(methods)
+    for row, method in zip(rows, methods, strict=True):
+        alone = curves.quality.run("pendigits", method, 0, peers=None, limit=len(X))
+        assert alone["acc"] == row["acc"]
     curves.run_missing(names, methods, 1)
     assert curves.read_rows() == rows
     table = curves.format_table(rows)

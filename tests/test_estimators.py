@@ -343,6 +343,18 @@ def test_a_fit_is_no_worse_than_its_start(cls, seed):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning")
+def test_a_start_that_is_kept_is_said(cls, seed):
+    X, _ = blobs(seed)
+    params = {"pretrain_iter": 0} if cls is DeepAEClustering else {}
+    model = quick(cls, learning_rate_init=1e4, max_iter=2, tol=1e-4, n_iter_no_change=3, **params)
+    with pytest.warns(ConvergenceWarning, match=r"raised the loss in max_iter=2.*start was kept"):
+        model.fit(X)
+    # What a callback stops is what it saw last, better or worse.
+    stopped = model.set_params(callback=lambda row: True).fit(X)
+    assert [row["phase"] for row in stopped.history_] == ["training"]
+
+
 def test_max_iter_0_keeps_the_start(cls, seed):
     X, _ = blobs(seed)
     centers = X[[0, 1, 2]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import the_row_itself
+from helpers import shaken, the_row_itself
 from scipy.special import softmax
 
 from skaecm import _graph, _losses
@@ -19,6 +19,8 @@ from skaecm._rows import (
     PairedRows,
     ResidentRows,
 )
+from skaecm._tensors import make_generator
+from skaecm._training import Training
 from skaecm.autoencoders import MLPAutoencoder
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -285,6 +287,27 @@ def test_terms_over_all_rows_are_those_of_one_batch(seed, some_rows):
     z, code = (network.embed(x) * 1.5 for x in (batch.x, batch.partner))
     arrays = as_numpy(z.detach(), code.detach(), batch.weight)
     assert terms["contrast"] == pytest.approx(0.7 * twin_contrast(*arrays, 512), rel=1e-12)
+
+
+@pytest.mark.parametrize(("contrast", "gamma"), [(True, 0.7), (False, 0.7), (True, 0.0)])
+def test_the_autoencoder_learns_slower_where_neighbours_are_contrasted(seed, contrast, gamma):
+    """In one step of Adam every weight moves by its learning rate."""
+    network = deep_network(seed, gamma=gamma, contrast=contrast)
+    x = torch.from_numpy(np.random.RandomState(seed).standard_normal((20, 5)))
+    rows = PairedRows(ResidentRows(x), None, shaken)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    settings = {"batch_size": 20, "learning_rate": 1e-3, "epsilon": 1e-12}
+    training = Training(network, phase="training", generator=make_generator(seed), **settings)
+    training.run_epoch(rows)
+    moved = {
+        id(parameter): float((parameter.detach() - old).abs().max())
+        for parameter, old in zip(network.parameters(), before, strict=True)
+    }
+    expected = 3e-4 if contrast and gamma else 1e-3
+    for parameter in network.autoencoder.parameters():
+        assert moved[id(parameter)] == pytest.approx(expected, rel=1e-3)
+    for parameter in network.clustering.parameters():
+        assert moved[id(parameter)] == pytest.approx(3e-3, rel=1e-3)
 
 
 def test_pretraining_with_partners(seed, some_rows):
