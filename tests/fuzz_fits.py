@@ -362,7 +362,8 @@ def check_fitted(estimator, X, adjacency):
     assert abs(estimator.weights_.sum() - 1.0) < 1e-4
     for record in estimator.history_:
         assert isinstance(record["phase"], str)
-        assert record["epoch"] >= 1
+        is_start = record is estimator.history_[-1] and record["phase"] == "start"
+        assert (record["epoch"] == 0) if is_start else (record["epoch"] >= 1)
         assert all(np.isfinite(value) for value in record.values() if isinstance(value, float))
     if estimator.callback is None:
         again = pickle.loads(pickle.dumps(without_functions(estimator)))
