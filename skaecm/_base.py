@@ -193,8 +193,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         Warns
         -----
         ConvergenceWarning
-            If the loss was still falling after `max_iter` epochs (not if a callback
-            stopped the fit), or fewer than `k` clusters hold rows.
+            If the loss was still falling after `max_iter` epochs, or was above that of
+            the start (not if a callback stopped the fit), or fewer than `k` clusters
+            hold rows.
         UserWarning
             If all rows are equal, columns are on very different scales, or a
             `checkpoint` is damaged or can no longer be written; or if torchrun started

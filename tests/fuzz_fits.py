@@ -46,6 +46,7 @@ DOCUMENTED = (
     "The columns of X are on very different scales",
     "clusters hold rows after training",
     "The loss was still falling",
+    "Training raised the loss",
     "so many centroids cannot be orthonormal",
     "init has covariance_type",
 )
