@@ -275,7 +275,8 @@ def run_cost(name, seed, limit):
             settings = settings | {"image_shape": image_shape}
         settings = {"n_neighbors": None, "pretrain_iter": 0} | settings
         model = DeepAEClustering(len(np.unique(y)), random_state=seed, **settings)
-        data = model._check_data(X, None, None, reset=True)
+        data = model._with_partners(model._check_data(X, None, None, reset=True))
+        assert bool(data.partners) == (variant != "without")
         autoencoder, _ = model._prepare(data, seed)
         network, _ = model._start(autoencoder, data, seed)
         pretraining = Training(
