@@ -25,9 +25,15 @@ def summaries(rows, methods):
                 key: float(np.median([row[key] for row in scored])) if scored else np.nan
                 for key in ("seconds", "cpu_seconds")
             },
+            "epochs": median_epochs(scored),
             "clusters": min((row["n_clusters"] for row in scored), default=0),
         }
     return found
+
+
+def median_epochs(rows):
+    """Of all phases together; zero where there are none."""
+    return int(np.median([sum(row.get("epochs", {}).values()) for row in rows] or [0]))
 
 
 def ranks(found, ranked):
@@ -56,7 +62,8 @@ def format_data(name, found, places, ours, n_rows, k):
     lines = [
         f"{name}: {n_rows} rows, {k} clusters",
         f"  {'method':28s} {'seeds':>5s} {'ACC':>15s} {'rank':>4s} {'NMI':>15s} {'rank':>4s} "
-        f"{'ARI':>15s} {'rank':>4s} {'clusters':>8s} {'seconds':>8s} {'CPU s':>8s} {'of ours':>7s}",
+        f"{'ARI':>15s} {'rank':>4s} {'clusters':>8s} {'epochs':>6s} {'seconds':>8s} {'CPU s':>8s} "
+        f"{'of ours':>7s}",
     ]
     unit = found[ours]["cpu_seconds"] if ours in found else np.nan
     for method, one in found.items():
@@ -68,8 +75,8 @@ def format_data(name, found, places, ours, n_rows, k):
         measures = " ".join(format_measure(one[key], place.get(key)) for key in MEASURES)
         share = one["cpu_seconds"] / unit if unit > 0 else np.nan
         lines.append(
-            f"{start}{measures} {one['clusters']:8d} {one['seconds']:8.0f} "
-            f"{one['cpu_seconds']:8.0f} {share:7.2f}"
+            f"{start}{measures} {one['clusters']:8d} {one['epochs'] or '-':>6} "
+            f"{one['seconds']:8.0f} {one['cpu_seconds']:8.0f} {share:7.2f}"
             + (f"  {len(one['errors'])} failed" if one["errors"] else "")
         )
     return lines
