@@ -161,7 +161,7 @@ def our_training(X, hidden, batch, device, mixed_precision=False):
         random_state=0,
     )
     data = model._check_data(X, None, None, reset=True)
-    prepared, _ = model._prepare(data, 0)
+    prepared, *_ = model._prepare(data, 0)
     network, _ = model._start(prepared, data, 0)
     training = model._make_training(network, data.rows, 0)
     network.settle(data.rows)

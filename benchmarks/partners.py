@@ -277,7 +277,7 @@ def run_cost(name, seed, limit):
         model = DeepAEClustering(len(np.unique(y)), random_state=seed, **settings)
         data = model._with_partners(model._check_data(X, None, None, reset=True))
         assert bool(data.partners) == (variant != "without")
-        autoencoder, _ = model._prepare(data, seed)
+        autoencoder, *_ = model._prepare(data, seed)
         network, _ = model._start(autoencoder, data, seed)
         pretraining = Training(
             autoencoder,

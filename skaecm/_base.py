@@ -116,8 +116,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     @abstractmethod
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        """What all runs of a fit share, and its history."""
+    ) -> tuple[Any, list[dict[str, Any]], Data]:
+        """What all runs of a fit share, its history, and the data as runs see them."""
 
     @abstractmethod
     def _start(
@@ -287,7 +287,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             seed, start_seed = watch.ranks.broadcast(draw_seeds(self.random_state, 2))
             data = self._with_partners(data.counted(seed))
             if first:
-                prepared, history = self._prepare(data, seed, watch)
+                prepared, history, data = self._prepare(data, seed, watch)
                 watch.run = 1
                 network, start_history = self._start(prepared, data, start_seed, watch)
                 loss = sum(_runs.exact_terms(network, data.partners.training).values())
@@ -346,7 +346,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         prepared: Any = None
         history: list[dict[str, Any]] = []
         if not self._is_warm():
-            prepared, history = self._prepare(data, seeds[0], watch)
+            prepared, history, data = self._prepare(data, seeds[0], watch)
         best_of = partial(self._best_of, prepared, history, data)
         starts = seeds[1:2] if self._is_warm() else seeds[1:]
         n_workers = 1 if watch.stopped else _runs.count_workers(self, data, len(starts))

@@ -318,8 +318,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]]]:
-        return fitted_init(self.init), []
+    ) -> tuple[Any, list[dict[str, Any]], Data]:
+        return fitted_init(self.init), [], data
 
     def _seen_by_module(
         self, network: ClusteringNetwork, data: Data, seed: int

@@ -30,6 +30,7 @@ from ._deep_start import (
     connected_start,
     embed,
     embed_centers,
+    near_in_code,
     posterior_start,
     train_alone,
 )
@@ -126,8 +127,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         the cluster of a row; None is none, and half the time. "auto" is 10 where
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
-        100,000, in one array of at least `k` columns. Neighbours of rows of more than
-        64 features are sought among their principal directions. With more than 100,000
+        100,000, in one array of at least `k` columns. They are then sought anew in the
+        code of the autoencoder, after half of `pretrain_iter` (or in that of `init`).
+        Neighbours of rows of more than 64 features are sought among their principal
+        directions. With more than 100,000
         rows the search is approximate and needs faiss
         (``pip install "skaecm[neighbors]"``). With an `adjacency`, the nearest of the
         smoothed rows join its edges.
@@ -154,7 +157,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
         Wrapped in `sklearn.frozen.FrozenEstimator`, an estimator survives `clone`.
     pretrain_iter : int, default=50
-        Largest number of epochs of reconstruction before the start.
+        Largest number of epochs of reconstruction before the start. Where neighbours are
+        sought anew in the code, one half comes before and the other after.
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one
         with the lowest loss is kept. A start that is given is tried once.
@@ -244,8 +248,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase" ("pretraining", "module" where the module is
-        trained alone, "training" or "averaging"), "epoch", "loss" and its terms
+        One dict an epoch: "phase" ("pretraining", "neighbours" where it goes on with
+        those in the code, "module" where the module is trained alone, "training" or
+        "averaging"), "epoch", "loss" and its terms
         "reconstruction", "E1", "E2", "E3" (where centroids need not be
         orthonormal), "orthonormality", "E4", and with partners "pairs" and
         "contrast", each times its weight; after pretraining then "changed", the share
@@ -389,9 +394,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         return self.n_init if isinstance(self.init, str | Autoencoder) else 1
 
     def _n_phases(self) -> int:
-        """Pretraining, and in every run the module alone, where it is trained, and the rest."""
+        """Those before the runs; in every run the module alone, where trained, and the rest."""
         is_published = isinstance(self.init, str) and self.init == "pinv"
-        return 1 + self._n_runs() * (1 + is_published)
+        return 1 + (self.n_neighbors == "auto") + self._n_runs() * (1 + is_published)
 
     def _alpha(self, k: int) -> Any:
         return ALPHA_TIMES_K / max(k, 1) if self.alpha is None else self.alpha
@@ -425,23 +430,52 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
     def _prepare(
         self, data: Data, seed: int, watch: Watch = UNWATCHED
-    ) -> tuple[Any, list[dict[str, Any]]]:
+    ) -> tuple[Any, list[dict[str, Any]], Data]:
         init = fitted_init(self.init)
         if isinstance(init, DeepAEClustering):
             warn_about_width(init.n_components_, data.k)
-            return init.module_, []
+            return init.module_, [], data
         if isinstance(init, Autoencoder):
             warn_about_width(init.n_components, data.k)
-            return copy.deepcopy(init).to(data.rows.device, data.rows.dtype), []
+            autoencoder = copy.deepcopy(init).to(data.rows.device, data.rows.dtype)
+            seeks = self._seeks_in_code(data)
+            return autoencoder, [], near_in_code(autoencoder, data) if seeks else data
         # Wide enough for k orthonormal centroids.
         width = max(data.k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
         warn_about_width(width, data.k)
-        return self._pretrain(width, data, seed, watch)
+        pretrain = partial(self._pretrain, width=width, seed=seed, watch=watch)
+        n_first = self.pretrain_iter // 2 if self._seeks_in_code(data) else 0
+        if n_first == 0:
+            return *pretrain(data, "pretraining", self.pretrain_iter), data
+        alone = data._replace(partners=data.partners.with_graph(None))
+        autoencoder, history = pretrain(alone, "pretraining", n_first)
+        if watch.stopped:
+            return autoencoder, history, data
+        data = near_in_code(autoencoder, data)
+        n_more = self.pretrain_iter - n_first
+        autoencoder, more = pretrain(data, "neighbours", n_more, before=(autoencoder, n_first))
+        return autoencoder, history + more, data
+
+    def _seeks_in_code(self, data: Data) -> bool:
+        """Whether neighbours are sought anew once there is an autoencoder."""
+        is_found = data.graph is None and data.partners.graph is not None
+        return self.n_neighbors == "auto" and is_found
 
     def _pretrain(
-        self, width: int, data: Data, seed: int, watch: Watch
+        self,
+        data: Data,
+        phase: str,
+        n_epochs: int,
+        *,
+        width: int,
+        seed: int,
+        watch: Watch,
+        before: tuple[Autoencoder | None, int] = (None, 0),
     ) -> tuple[Autoencoder, list[dict[str, Any]]]:
-        """An autoencoder with a code of ``width``, trained to reconstruct, and its history."""
+        """An autoencoder with a code of ``width``, trained to reconstruct, and its history.
+
+        ``before`` is the one to train further, with the number of epochs that made it.
+        """
         assert data.standardizer is not None
         device = data.rows.device
         recipe = recipe_of(self.autoencoder, self.hidden_layer_sizes)
@@ -449,18 +483,21 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             check_picklable("autoencoder", recipe)
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
-        with watch.phase("pretraining", self.pretrain_iter) as watched:
+        autoencoder, n_before = before
+        with watch.phase(phase, n_epochs) as watched:
             autoencoder, history = pretrain_once(
                 self.memory,
-                (data.x, data.weight, str(device), views),
+                (data.x, data.weight, str(device), views, n_before),
+                autoencoder=autoencoder,
                 rows=data.partners.pretraining,
+                phase=phase,
                 recipe=recipe,
                 standardizer=data.standardizer,
                 n_components=width,
                 seed=seed,
                 mixed_precision=self.mixed_precision,
                 training_settings=self._training_settings(data.rows),
-                stopping_settings=self._stopping_settings(self.pretrain_iter),
+                stopping_settings=self._stopping_settings(n_epochs),
                 watch=watched,
             )
         return autoencoder.to(device), history

@@ -9,9 +9,10 @@ from sklearn.base import BaseEstimator
 from . import _initialization as starts
 from ._checks import fitted_centers, init_centers
 from ._data import Data
-from ._graph import connected_clusters
+from ._graph import NEIGHBOURS, connected_clusters, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardizer
+from ._partners import counting
 from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
@@ -52,6 +53,14 @@ def embed(network: Any, rows: Rows) -> np.ndarray:
     size = rows.ranks.total(torch.tensor(size, device=rows.device))
     check_finite({"code": float(size)}, "pretraining")
     return z
+
+
+def near_in_code(autoencoder: Autoencoder, data: Data) -> Data:
+    """``data`` with partners that are near in the code of ``autoencoder``."""
+    ranks = data.share.ranks
+    z = ranks.stack(embed(autoencoder, data.rows))
+    graph = counting(ranks.first(neighbour_graph, z, NEIGHBOURS), data.held.weight)
+    return data._replace(partners=data.partners.with_graph(graph))
 
 
 def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:

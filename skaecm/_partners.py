@@ -40,8 +40,8 @@ class Partners:
 
     Attributes
     ----------
-    graph : CSR array of shape (n, n) or None
-        The neighbours.
+    rows, graph, augment
+        As given.
     pretraining : Rows
         Transformed rows; with neighbours, if there is a graph.
     training : Rows
@@ -51,7 +51,9 @@ class Partners:
     """
 
     def __init__(self, rows: Rows, graph: sp.csr_array | None, augment: Augment | None):
+        self.rows = rows
         self.graph = graph
+        self.augment = augment
         self.are_neighbours = graph is not None and augment is None
         self.pretraining = self.training = rows
         if augment is not None:
@@ -66,6 +68,10 @@ class Partners:
     def __bool__(self) -> bool:
         """Whether rows have partners."""
         return isinstance(self.training, PairedRows)
+
+    def with_graph(self, graph: sp.csr_array | None) -> "Partners":
+        """The same rows and copies, with other neighbours."""
+        return Partners(self.rows, graph, self.augment)
 
 
 def check_partners(rows: Rows, *, augment: Any, image_shape: Any) -> None:
@@ -125,11 +131,13 @@ def make_partners(
     elif n_neighbors is not None:
         nearest = ranks.first(neighbour_graph, x, n_neighbors)
     graph = nearest if graph is None else ranks.first(trusted, graph, x, nearest)
-    if graph is not None and weight is not None:
-        # A row of no weight is nobody's partner.
+    return Partners(rows, None if graph is None else counting(graph, weight), transform)
+
+
+def counting(graph: sp.csr_array, weight: Tensor | None) -> sp.csr_array | None:
+    """The edges to rows that count: a row of no weight is nobody's partner. None without any."""
+    if weight is not None:
         kept = (weight > 0).cpu().numpy().astype(np.float64)
         graph = sp.csr_array(graph @ sp.diags(kept))
         graph.eliminate_zeros()
-    if graph is not None and graph.nnz == 0:
-        graph = None
-    return Partners(rows, graph, transform)
+    return graph if graph.nnz else None

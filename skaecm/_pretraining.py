@@ -19,6 +19,9 @@ from .autoencoders import ConvolutionalAutoencoder, MLPAutoencoder
 
 GLOBAL_GENERATOR = threading.Lock()
 
+# What a cache of `pretrain` does not look into.
+IGNORED = ["autoencoder", "rows", "standardizer", "watch"]
+
 Recipe = Callable[[int, int, torch.Generator], tuple[nn.Module, nn.Module]]
 
 
@@ -94,8 +97,10 @@ class PretrainingStopped(Exception):
 
 
 def pretrain(
+    autoencoder: Autoencoder | None,
     rows: Rows,
     data_key: str | None,
+    phase: str,
     recipe: Recipe,
     standardizer: Standardizer,
     n_components: int,
@@ -107,8 +112,9 @@ def pretrain(
 ) -> tuple[Autoencoder, list[dict[str, Any]]]:
     """A trained autoencoder on the device of ``rows``, and its history.
 
-    A function of its arguments alone. ``data_key`` names the data for joblib's
-    Memory, which must not look into ``rows`` or ``standardizer`` (learned from
+    One that is given is trained further, in place. A function of its arguments alone.
+    ``data_key`` names the data for joblib's Memory, and what ``autoencoder`` was trained
+    with before; it must not look into that, ``rows`` or ``standardizer`` (learned from
     them) or ``watch``.
 
     Raises
@@ -117,10 +123,11 @@ def pretrain(
         If ``watch`` stopped it.
     """
     generator = make_generator(seed)
-    autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
+    if autoencoder is None:
+        autoencoder = build_autoencoder(recipe, standardizer, n_components, generator)
     autoencoder.mixed_precision = mixed_precision
     rows.ranks.align(autoencoder)
-    training = Training(autoencoder, phase="pretraining", generator=generator, **training_settings)
+    training = Training(autoencoder, phase=phase, generator=generator, **training_settings)
     training.run(rows, watch=watch, **stopping_settings)
     rows.ranks.align(autoencoder)
     if watch.stopped:
@@ -137,7 +144,7 @@ def pretrain_once(
     """
     if arguments["rows"].ranks.size > 1:
         memory = None  # what only some of them find there would leave the others waiting
-    cached = check_memory(memory).cache(pretrain, ignore=["rows", "standardizer", "watch"])
+    cached = check_memory(memory).cache(pretrain, ignore=IGNORED)
     data_key = None if memory is None else joblib.hash(tuple(map(fingerprint, data)))
     try:
         return cached(data_key=data_key, watch=watch, **arguments)

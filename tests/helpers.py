@@ -33,6 +33,13 @@ def blobs(seed=0, n=90, k=3, d=4, dtype=np.float64):
     return X.astype(dtype), labels
 
 
+def sheet(seed, n=300, d=6):
+    """Rows on two dimensions, bent into ``d``."""
+    rng = np.random.RandomState(seed)
+    place = rng.uniform(size=(n, 2))
+    return np.tanh(place @ rng.standard_normal((2, d)) + 0.1 * rng.standard_normal(d))
+
+
 def overlapping(seed=0, n=300):
     """Rows of three correlated clusters that touch, far from the origin."""
     rng = np.random.RandomState(seed)

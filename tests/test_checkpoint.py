@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import assert_same_fit, blobs, overlapping, quick
+from helpers import assert_same_fit, blobs, overlapping, quick, sheet
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.frozen import FrozenEstimator
@@ -97,6 +97,14 @@ def test_a_killed_fit_ends_where_the_whole_one_does(seed, tmp_path, cls, params,
     # The epoch of the kill is trained again, and those before it are not.
     epochs = whole.callback.seen
     assert seen == epochs[epochs.index(at) :]
+
+
+@pytest.mark.parametrize("at", [("neighbours", 1, 0), ("neighbours", 2, 0), ("training", 3, 1)])
+def test_neighbours_in_the_code_are_found_again(seed, tmp_path, at):
+    X, model = sheet(seed), make(DeepAEClustering, n_neighbors="auto")
+    again, seen = killed_and_resumed(model, at, X, tmp_path)
+    assert seen[0] == at
+    assert_same_fit(again, clone(model).fit(X))
 
 
 def test_a_start_that_training_does_not_better(cls, seed, tmp_path):

@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import AT_ONCE, assert_same_fit, quick
+from helpers import AT_ONCE, assert_same_fit, quick, sheet
 from scipy.stats import skew
 from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering, _blocks, _graph
-
-
-def sheet(seed, n=300, d=6):
-    """Rows on two dimensions, bent into ``d``."""
-    rng = np.random.RandomState(seed)
-    place = rng.uniform(size=(n, 2))
-    return np.tanh(place @ rng.standard_normal((2, d)) + 0.1 * rng.standard_normal(d))
+from skaecm._partners import Partners
 
 
 def cloud(seed, n=300, d=60):
@@ -32,11 +26,61 @@ def test_it_is_the_default():
     assert ClusteringModuleGMM().n_neighbors is None
 
 
-def test_rows_on_a_sheet_have_ten_neighbours(seed):
+@pytest.mark.parametrize("pretrain_iter", [0, 1])
+def test_rows_on_a_sheet_have_ten_neighbours(seed, pretrain_iter):
+    """Those in X, where there is no time to learn others."""
     X = sheet(seed)
-    fitted = deep().fit(X)
+    fitted = deep(pretrain_iter=pretrain_iter).fit(X)
     assert "pairs" in fitted.history_[-1]
-    assert_same_fit(fitted, deep(n_neighbors=10).fit(X))
+    assert_same_fit(fitted, deep(n_neighbors=10, pretrain_iter=pretrain_iter).fit(X))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
+    X = sheet(seed)
+    weight = np.random.RandomState(seed).randint(3, size=len(X)) if weighted else None
+    # Its code is shifted and scaled, which changes no neighbours.
+    first = deep(n_neighbors=None, pretrain_iter=3, max_iter=0, n_iter_no_change=9)
+    code = first.fit(X, sample_weight=weight).transform(X)
+    graphs = []
+    with_graph = Partners.with_graph
+
+    def kept(partners, graph):
+        graphs.append(graph)
+        return with_graph(partners, graph)
+
+    monkeypatch.setattr(Partners, "with_graph", kept)
+    fitted = deep(pretrain_iter=7, n_iter_no_change=9, max_iter=20).fit(X, sample_weight=weight)
+    expected = _graph.neighbour_graph(code, 10).toarray()
+    if weighted:
+        expected[:, weight == 0] = 0
+    np.testing.assert_array_equal(graphs[-1].toarray(), expected)
+    assert fitted.history_[:3] == first.history_
+    phases = [row["phase"] for row in fitted.history_ if "contrast" in row]
+    assert phases[:5] == 4 * ["neighbours"] + ["training"]
+
+
+def test_they_are_sought_in_the_code_of_an_autoencoder_that_is_given(seed, monkeypatch):
+    X = sheet(seed)
+    start = deep(max_iter=0).fit(X)
+    graph = _graph.neighbour_graph(start.transform(X), 10)
+    expected = deep(init=start.autoencoder_, n_neighbors=10)
+    found = deep(init=start.autoencoder_).fit(X)
+    monkeypatch.setattr("skaecm._partners.neighbour_graph", lambda *_: graph)
+    assert_same_fit(found, expected.fit(X))
+
+
+def test_a_cached_pretraining_gives_the_same(seed, tmp_path):
+    X = sheet(seed)
+    whole = deep(pretrain_iter=4).fit(X)
+    assert_same_fit(deep(pretrain_iter=4, memory=str(tmp_path)).fit(X), whole)
+    assert_same_fit(deep(pretrain_iter=4, memory=str(tmp_path)).fit(X), whole)
+
+
+def test_a_stop_before_they_are_sought(seed):
+    X = sheet(seed)
+    stopped = deep(pretrain_iter=6, callback=lambda row: row["epoch"] == 2).fit(X)
+    assert [row["phase"] for row in stopped.history_] == 2 * ["pretraining"]
 
 
 def test_rows_among_hubs_have_none(seed):
@@ -99,7 +143,7 @@ def test_rows_in_blocks_have_none(seed, tmp_path, monkeypatch):
 
 def test_a_stream_has_those_of_its_blocks(seed):
     X = sheet(seed)
-    given, found = deep(n_neighbors=10), deep()
+    given, found = deep(n_neighbors=10, pretrain_iter=0), deep(pretrain_iter=0)
     for block in X, X[::-1].copy():
         given.partial_fit(block)
         found.partial_fit(block)
