@@ -12,7 +12,6 @@ from ._data import Data
 from ._graph import NEIGHBOURS, connected_clusters, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardizer
-from ._partners import counting
 from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
@@ -59,8 +58,8 @@ def near_in_code(autoencoder: Autoencoder, data: Data) -> Data:
     """``data`` with partners that are near in the code of ``autoencoder``."""
     ranks = data.share.ranks
     z = ranks.stack(embed(autoencoder, data.rows))
-    graph = counting(ranks.first(neighbour_graph, z, NEIGHBOURS), data.held.weight)
-    return data._replace(partners=data.partners.with_graph(graph))
+    graph = ranks.first(neighbour_graph, z, NEIGHBOURS)
+    return data._replace(partners=data.partners.with_graph(graph, data.held.weight))
 
 
 def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:

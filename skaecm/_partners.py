@@ -69,8 +69,15 @@ class Partners:
         """Whether rows have partners."""
         return isinstance(self.training, PairedRows)
 
-    def with_graph(self, graph: sp.csr_array | None) -> "Partners":
-        """The same rows and copies, with other neighbours."""
+    def with_graph(self, graph: sp.csr_array | None, weight: Tensor | None = None) -> "Partners":
+        """The same rows and copies, with other neighbours: those of rows of some ``weight``."""
+        if graph is not None and weight is not None:
+            # A row of no weight is nobody's partner.
+            kept = (weight > 0).cpu().numpy().astype(np.float64)
+            graph = sp.csr_array(graph @ sp.diags(kept))
+            graph.eliminate_zeros()
+        if graph is not None and graph.nnz == 0:
+            graph = None
         return Partners(self.rows, graph, self.augment)
 
 
@@ -131,13 +138,4 @@ def make_partners(
     elif n_neighbors is not None:
         nearest = ranks.first(neighbour_graph, x, n_neighbors)
     graph = nearest if graph is None else ranks.first(trusted, graph, x, nearest)
-    return Partners(rows, None if graph is None else counting(graph, weight), transform)
-
-
-def counting(graph: sp.csr_array, weight: Tensor | None) -> sp.csr_array | None:
-    """The edges to rows that count: a row of no weight is nobody's partner. None without any."""
-    if weight is not None:
-        kept = (weight > 0).cpu().numpy().astype(np.float64)
-        graph = sp.csr_array(graph @ sp.diags(kept))
-        graph.eliminate_zeros()
-    return graph if graph.nnz else None
+    return Partners(rows, None, transform).with_graph(graph, weight)

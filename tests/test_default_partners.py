@@ -45,9 +45,10 @@ def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
     graphs = []
     with_graph = Partners.with_graph
 
-    def kept(partners, graph):
-        graphs.append(graph)
-        return with_graph(partners, graph)
+    def kept(*args):
+        partners = with_graph(*args)
+        graphs.append(partners.graph)
+        return partners
 
     monkeypatch.setattr(Partners, "with_graph", kept)
     fitted = deep(pretrain_iter=7, n_iter_no_change=9, max_iter=20).fit(X, sample_weight=weight)

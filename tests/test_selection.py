@@ -99,7 +99,9 @@ def test_one_pretraining_serves_all(seed, monkeypatch):
     trained = []
     pretrain = DeepAEClustering._pretrain
     monkeypatch.setattr(
-        DeepAEClustering, "_pretrain", lambda *args: trained.append(1) or pretrain(*args)
+        DeepAEClustering,
+        "_pretrain",
+        lambda *args, **kw: trained.append(1) or pretrain(*args, **kw),
     )
     search(small(DeepAEClustering), "score").fit(X)
     assert len(trained) == 3 + 1
