@@ -127,10 +127,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         the cluster of a row; None is none, and half the time. "auto" is 10 where
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
-        100,000, in one array of at least `k` columns. They are then sought anew in the
-        code of the autoencoder, after half of `pretrain_iter` (or in that of `init`).
-        Neighbours of rows of more than 64 features are sought among their principal
-        directions. With more than 100,000
+        100,000, in one array of at least `k` columns. Where no entries are missing they
+        are then sought anew in the code of the autoencoder, after half of
+        `pretrain_iter` (or in that of `init`). Neighbours of rows of more than 64
+        features are sought among their principal directions. With more than 100,000
         rows the search is approximate and needs faiss
         (``pip install "skaecm[neighbors]"``). With an `adjacency`, the nearest of the
         smoothed rows join its edges.
@@ -250,13 +250,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     history_ : list of dict
         One dict an epoch: "phase" ("pretraining", "neighbours" where it goes on with
         those in the code, "module" where the module is trained alone, "training" or
-        "averaging"), "epoch", "loss" and its terms
-        "reconstruction", "E1", "E2", "E3" (where centroids need not be
-        orthonormal), "orthonormality", "E4", and with partners "pairs" and
-        "contrast", each times its weight; after pretraining then "changed", the share
-        of rows whose cluster is another than in the epoch before (in the first epoch:
-        than at the start), which passes of `partial_fit` do not have. A last row of the
-        phase "start" says that the start had the lower loss, by more than a share
+        "averaging"), "epoch", "loss" and its terms "reconstruction", "E1", "E2", "E3"
+        (where centroids need not be orthonormal), "orthonormality", "E4", and with
+        partners "pairs" and "contrast", each times its weight; after pretraining then
+        "changed", the share of rows whose cluster is another than in the epoch before
+        (in the first epoch: than at the start), which passes of `partial_fit` do not
+        have. A last row of the phase "start" says that the start had the lower loss, by more than a share
         `tol` of that of the end, and was kept.
     n_features_in_ : int
         Number of features seen in `fit`.
@@ -459,7 +458,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     def _seeks_in_code(self, data: Data) -> bool:
         """Whether neighbours are sought anew once there is an autoencoder."""
         is_found = data.graph is None and data.partners.graph is not None
-        return self.n_neighbors == "auto" and is_found
+        return self.n_neighbors == "auto" and is_found and data.rows.fill is None
 
     def _pretrain(
         self,

@@ -71,6 +71,14 @@ def test_they_are_sought_in_the_code_of_an_autoencoder_that_is_given(seed, monke
     assert_same_fit(found, expected.fit(X))
 
 
+def test_they_stay_where_entries_are_missing(seed):
+    X = sheet(seed)
+    X[np.random.RandomState(seed).uniform(size=X.shape) < 0.01] = np.nan
+    fitted = deep(missing="mask").fit(X)
+    assert "pairs" in fitted.history_[-1]
+    assert_same_fit(fitted, deep(missing="mask", n_neighbors=10).fit(X))
+
+
 def test_a_cached_pretraining_gives_the_same(seed, tmp_path):
     X = sheet(seed)
     whole = deep(pretrain_iter=4).fit(X)
