@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import assert_same_fit, blobs, overlapping, quick, sheet
+from helpers import assert_same_fit, blobs, overlapping, quick
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.frozen import FrozenEstimator
@@ -52,8 +52,8 @@ def make(cls, **params):
     return quick(cls, **(LONG | params))
 
 
-def rows_of(seed):
-    return overlapping(seed, n=150)
+def rows_of(seed, n=150):
+    return overlapping(seed, n=n)
 
 
 def killed_and_resumed(model, at, X, folder, **given):
@@ -79,6 +79,9 @@ PLACES = [
     (DeepAEClustering, {}, ("training", 1, 1)),
     (DeepAEClustering, {}, ("training", 5, 1)),
     (DeepAEClustering, {}, ("averaging", 7, 1)),
+    (DeepAEClustering, {"n_neighbors": "auto"}, ("neighbours", 1, 0)),
+    (DeepAEClustering, {"n_neighbors": "auto"}, ("neighbours", 2, 0)),
+    (DeepAEClustering, {"n_neighbors": "auto"}, ("training", 3, 1)),
     (DeepAEClustering, {"init": "pinv"}, ("module", 2, 1)),
     (DeepAEClustering, {"init": "pinv"}, ("training", 2, 1)),
     (DeepAEClustering, {"init": "pinv", "n_init": 2}, ("module", 5, 2)),
@@ -89,7 +92,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("cls", "params", "at"), PLACES)
 def test_a_killed_fit_ends_where_the_whole_one_does(seed, tmp_path, cls, params, at):
-    X, model = rows_of(seed), make(cls, **params)
+    X, model = rows_of(seed, n=300), make(cls, **params)
     whole = clone(model).set_params(callback=Killing())
     whole.fit(X)
     again, seen = killed_and_resumed(model, at, X, tmp_path)
@@ -97,14 +100,6 @@ def test_a_killed_fit_ends_where_the_whole_one_does(seed, tmp_path, cls, params,
     # The epoch of the kill is trained again, and those before it are not.
     epochs = whole.callback.seen
     assert seen == epochs[epochs.index(at) :]
-
-
-@pytest.mark.parametrize("at", [("neighbours", 1, 0), ("neighbours", 2, 0), ("training", 3, 1)])
-def test_neighbours_in_the_code_are_found_again(seed, tmp_path, at):
-    X, model = sheet(seed), make(DeepAEClustering, n_neighbors="auto")
-    again, seen = killed_and_resumed(model, at, X, tmp_path)
-    assert seen[0] == at
-    assert_same_fit(again, clone(model).fit(X))
 
 
 def test_a_start_that_training_does_not_better(cls, seed, tmp_path):
