@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT, blobs
 from sklearn.utils import Bunch
 
-from skaecm import DeepAEClustering
+from skaecm import DeepAEClustering, _modules
 
 FOLDER = ROOT / "benchmarks"
 COMMITTED = FOLDER / "results" / "quality.jsonl"
@@ -200,6 +200,23 @@ def test_published_weights_in_our_units(quality):
     assert params["epsilon"] == pytest.approx(1e-3 / 80)
     assert (params["max_iter"], params["pretrain_iter"]) == (1000, 100)
     assert params["n_iter_no_change"] > 1100
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("method", "expected"), [(OURS, 3.0), ("AE-CM+rand", 1.0)])
+def test_published_runs_have_one_learning_rate(quality, monkeypatch, method, expected):
+    seen = []
+    fit = DeepAEClustering.fit
+
+    def fit_and_note(self, X):
+        seen.append(_modules.MODULE_RATE)
+        return fit(self, X)
+
+    monkeypatch.setattr(DeepAEClustering, "fit", fit_and_note)
+    settings = quality.trial(quality.settings_of("usps", method))
+    quality.run_deep(settings, blobs(dtype=np.float32)[0], 3, None, 0)
+    assert seen == [expected]
+    assert _modules.MODULE_RATE == 3.0
 
 
 def test_draw_is_fixed_and_stratified(quality, monkeypatch):
