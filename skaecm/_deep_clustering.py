@@ -75,7 +75,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     on the batch size or on the scale or width of X.
 
     Rows may have partners that belong to their cluster, transformed copies or
-    neighbours in a graph. Row and partner then count alike in the loss, and
+    neighbours in a graph. Row and partner then count alike in the loss (but a neighbour,
+    being a row itself, is reconstructed in its own turn only), and
     ``- gamma log sum_j g_j(x) g_j(x') / gbar_j`` is added: how much more often the
     mixture draws them from one component than two rows at random. While
     pretraining, when there are no clusters yet, a kernel of the codes of
@@ -124,7 +125,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         holds in C order, for ``augment="image"``.
     n_neighbors : int, "auto" or None, default="auto"
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
-        the cluster of a row; None is none, and half the time. "auto" is 10 where
+        the cluster of a row; None is none, in two thirds of the time. "auto" is 10 where
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
         100,000, in one array of at least `k` columns. Where no entries are missing they

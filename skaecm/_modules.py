@@ -196,11 +196,16 @@ class Autoencoder(nn.Module):
         """Code (n, p) of rows (n, d) as the user gives them."""
         return self.encode(self.standardizer(x))
 
-    def unexplained(
-        self, x: Tensor, xhat: Tensor, weight: Tensor | None, seen: Tensor | None
-    ) -> Tensor:
-        """Squared error of standardised rows as a fraction of the total variance."""
-        return _losses.squared_error(x, xhat, weight, seen) / self.n_features
+    def unexplained(self, x: Tensor, z: Tensor, batch: Batch) -> Tensor:
+        """Squared error of the reconstruction as a fraction of the total variance.
+
+        ``x`` are the standardised rows of ``batch`` and its partners `together`, ``z`` their
+        codes. A partner that is a row itself is reconstructed in its turn.
+        """
+        counted = batch if batch.partner_is_row else together(batch)
+        n = len(counted.x)
+        error = _losses.squared_error(x[:n], self.decode(z[:n]), counted.weight, counted.seen)
+        return error / self.n_features
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """All parameters at the full learning rate."""
@@ -214,7 +219,7 @@ class Autoencoder(nn.Module):
         both = together(batch)
         x = self.standardizer(both.x)
         z = self.encode(x)
-        terms = {"reconstruction": self.unexplained(x, self.decode(z), both.weight, both.seen)}
+        terms = {"reconstruction": self.unexplained(x, z, batch)}
         if batch.partner is not None:
             row, partner = z.chunk(2)
             terms["contrast"] = CONTRAST * contrast(row, partner, batch)
@@ -286,7 +291,7 @@ class ClusteringNetwork(nn.Module, ABC):
 
     @abstractmethod
     def data_terms(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """The terms of the loss of rows and partners alike, and their responsibilities.
+        """The terms of the loss of rows and partners, and their responsibilities.
 
         These are (b, k), or (2 b, k) with the partners last.
         """
@@ -312,7 +317,7 @@ class ClusteringNetwork(nn.Module, ABC):
         return most_likely(self.proba(x))
 
     def loss_terms(self, batch: Batch, labels: Labels | None = None) -> dict[str, Tensor]:
-        """All terms of the loss of a batch; rows and their partners count alike."""
+        """All terms of the loss of a batch and its partners."""
         terms, g = self.data_terms(batch)
         if labels is not None:
             labels.note(batch, g)
@@ -490,9 +495,7 @@ class DeepNetwork(ClusteringNetwork):
         x = self.standardizer(both.x)
         z = self.autoencoder.encode(x)
         g, means = self.clustering(z), self.clustering.means
-        xhat = self.autoencoder.decode(z)
-        error = self.autoencoder.unexplained(x, xhat, both.weight, both.seen)
-        terms = {"reconstruction": self.beta * error}
+        terms = {"reconstruction": self.beta * self.autoencoder.unexplained(x, z, batch)}
         if means.shape[1] >= means.shape[0]:
             terms["E1"] = _losses.e1(z, g, means, both.weight)
             terms["E2"] = _losses.e2_orthonormal(g, both.weight)

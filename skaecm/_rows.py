@@ -33,7 +33,8 @@ class Batch(NamedTuple):
     """Some rows: values (b, d), weights (b,) or None, and row numbers (b,).
 
     ``partner`` (b, d), where there is one, holds for every row another one that
-    should be of its cluster. ``seen`` (b, d) and ``partner_seen``, where entries are
+    should be of its cluster; if ``partner_is_row``, it comes as a row too, in its
+    turn, and is no transformed copy. ``seen`` (b, d) and ``partner_seen``, where entries are
     missing, are 1 where they were observed and 0 where they were filled. ``part`` says
     what the rows are of the step; a row that only stands in has no number.
     """
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     partner: Tensor | None = None
     seen: Tensor | None = None
     partner_seen: Tensor | None = None
+    partner_is_row: bool = False
     part: Part = WHOLE
 
 
@@ -348,7 +350,8 @@ class PairedRows(Rows):
                 partner, seen = others.x, others.seen
             if self.augment is not None:
                 partner = still_filled(self.augment(partner, views), partner, seen)
-            return batch._replace(partner=partner, partner_seen=seen)
+            is_row = self.augment is None
+            return batch._replace(partner=partner, partner_seen=seen, partner_is_row=is_row)
 
         return pair
 

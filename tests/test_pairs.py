@@ -254,17 +254,25 @@ def test_a_row_as_its_own_partner_over_all_rows(name, seed, some_rows):
     assert pairs == pytest.approx(0.7 * expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("is_row", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_rows_and_partners_count_alike(name, seed, some_rows):
-    """Every plain term is the mean of its two values; the average is over both."""
+def test_rows_and_partners_count_alike(name, seed, some_rows, is_row):
+    """Every plain term is the mean of its two values; the average is over both.
+
+    But a partner that is a row too is reconstructed in its turn.
+    """
     network = NETWORKS[name](seed).eval()
     batch = some_rows.take(torch.arange(12))
     partner = batch.x.flip(1) + 1
-    together = numbers(network.loss_terms(batch._replace(partner=partner)))
+    paired = batch._replace(partner=partner, partner_is_row=is_row)
+    together = numbers(network.loss_terms(paired))
     one = numbers(network.loss_terms(batch))
     other = numbers(network.loss_terms(batch._replace(x=partner)))
     pairs = together.pop("pairs")
-    assert together == pytest.approx({n: (one[n] + other[n]) / 2 for n in one}, rel=1e-12)
+    expected = {n: (one[n] + other[n]) / 2 for n in one}
+    if is_row and "reconstruction" in one:
+        expected["reconstruction"] = one["reconstruction"]
+    assert together == pytest.approx(expected, rel=1e-12)
     g, of_partner = (network.proba(x).detach().numpy() for x in (batch.x, partner))
     expected = twin_pair_lift(g, of_partner, network.clustering.gbar.numpy(), *as_numpy(batch[1]))
     assert pairs == pytest.approx(0.7 * expected, rel=1e-12)
@@ -282,6 +290,7 @@ def test_terms_over_all_rows_are_those_of_one_batch(seed, some_rows):
     rows = PairedRows(some_rows, Neighbours(graph, CPU), None)
     settled = network.settle(rows)
     (batch,) = rows.pairs()
+    assert batch.partner_is_row
     terms = numbers(network.loss_terms(batch))
     assert settled == pytest.approx(terms, rel=1e-12)
     z, code = (network.embed(x) * 1.5 for x in (batch.x, batch.partner))
@@ -310,16 +319,19 @@ def test_the_autoencoder_learns_slower_where_neighbours_are_contrasted(seed, con
         assert moved[id(parameter)] == pytest.approx(3e-3, rel=1e-3)
 
 
-def test_pretraining_with_partners(seed, some_rows):
+@pytest.mark.parametrize("is_row", [True, False])
+def test_pretraining_with_partners(seed, some_rows, is_row):
     autoencoder = deep_network(seed).autoencoder
     batch = some_rows.take(torch.arange(12))
     partner = batch.x.flip(1) + 1
-    terms = numbers(autoencoder.loss_terms(batch._replace(partner=partner)))
+    paired = batch._replace(partner=partner, partner_is_row=is_row)
+    terms = numbers(autoencoder.loss_terms(paired))
     one = numbers(autoencoder.loss_terms(batch))
     other = numbers(autoencoder.loss_terms(batch._replace(x=partner)))
     assert list(one) == ["reconstruction"]
-    mean = (one["reconstruction"] + other["reconstruction"]) / 2
-    assert terms["reconstruction"] == pytest.approx(mean, rel=1e-12)
+    both = [one["reconstruction"], other["reconstruction"]]
+    expected = both[0] if is_row else np.mean(both)
+    assert terms["reconstruction"] == pytest.approx(expected, rel=1e-12)
     z, code = (autoencoder.embed(x).detach() for x in (batch.x, partner))
     expected = 10 * twin_contrast(*as_numpy(z, code, batch.weight), 512)
     assert terms["contrast"] == pytest.approx(expected, rel=1e-12)
