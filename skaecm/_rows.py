@@ -45,8 +45,8 @@ class Batch(NamedTuple):
     partner: Tensor | None = None
     seen: Tensor | None = None
     partner_seen: Tensor | None = None
-    partner_is_row: bool = False
     part: Part = WHOLE
+    partner_is_row: bool = False
 
 
 def most_likely(g: Tensor) -> Tensor:

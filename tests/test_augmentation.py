@@ -244,7 +244,7 @@ def test_a_batch_without_partners_is_left_as_it_is(seed):
     """The fields of a batch keep their places: loops unpack the first two."""
     x = torch.from_numpy(blobs(seed)[0])
     assert Batch._fields[:4] == ("x", "weight", "indices", "partner")
-    assert Batch._fields[4:] == ("seen", "partner_seen", "part")
+    assert Batch._fields[4:] == ("seen", "partner_seen", "part", "partner_is_row")
     assert all(batch.partner is None for batch in ResidentRows(x).batches(32, generator(seed)))
 
 
