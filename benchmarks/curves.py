@@ -4,8 +4,8 @@ Pendigits and USPS, five seeds each: AE-CM+pre as published, 1000 joint epochs, 
 both as `quality.py` runs them. A run is one row of ``benchmarks/results/curves.jsonl``, and one
 of `quality.py` if that has none; runs whose row is there are not run again. The table says how
 many epochs, pretraining counted, either takes until its accuracy, a moving mean over ten epochs,
-first comes within one percent of where it ends. ``--figure`` draws the curves. Labels are used for
-scoring; no fit sees them.
+comes within one percent of where it ends: for the first time, which a curve that wanders may do by
+chance, and to stay. ``--figure`` draws the curves. Labels are used for scoring; no fit sees them.
 
     python benchmarks/curves.py --data pendigits --method DeepAEClustering
     python benchmarks/curves.py --table --figure
@@ -41,7 +41,7 @@ SEEDS = 5
 WINDOW = 10
 NEAR = 0.01
 
-# A curve is kept in at most about so many points, each a mean over equally many epochs.
+# A curve is kept in at most so many points, each a mean over equally many epochs.
 POINTS = 100
 NO_TERMS = ("phase", "epoch", "changed")
 
@@ -73,12 +73,17 @@ def noted(y: np.ndarray) -> Iterator[list[dict]]:
         Training.run_epoch = run_epoch
 
 
-def moving_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of every value and those before it, `WINDOW` in all where there are as many."""
+def moving_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Mean of every value and those before it, ``window`` in all where there are as many."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - WINDOW, 0)
+    start = np.maximum(stop - window, 0)
     return (total[stop] - total[start]) / (stop - start)
+
+
+def is_near(mean: np.ndarray) -> np.ndarray:
+    """Where a curve is near to its end."""
+    return np.abs(mean - mean[-1]) <= NEAR * mean[-1]
 
 
 def epochs_needed(acc: np.ndarray) -> int:
@@ -86,13 +91,29 @@ def epochs_needed(acc: np.ndarray) -> int:
 
     It may leave again: that is in favour of long trainings that wander.
     """
-    mean = moving_mean(acc)
-    return 1 + int(np.flatnonzero(np.abs(mean - mean[-1]) <= NEAR * mean[-1])[0])
+    return 1 + int(np.flatnonzero(is_near(moving_mean(acc)))[0])
+
+
+def epochs_settled(row: dict) -> int:
+    """The epoch, pretraining counted, from which on the accuracy stays near to its end.
+
+    Told from the curve as it is kept, in steps of the epochs between its points.
+    """
+    every = epochs_a_point(row["epochs"])
+    near = is_near(moving_mean(np.array(row["acc_curve"]), max(1, WINDOW // every)))
+    far = np.flatnonzero(~near)
+    n_points = int(far[-1]) + 1 if len(far) else 0
+    return int(row["epochs_before"]) + n_points * every + 1
+
+
+def epochs_a_point(n_epochs: int) -> int:
+    """Over how many epochs a point of a kept curve is a mean."""
+    return -(-n_epochs // POINTS)
 
 
 def thinned(values: np.ndarray) -> list[float]:
     """A curve in few points, rounded."""
-    every = -(-len(values) // POINTS)
+    every = epochs_a_point(len(values))
     means = np.add.reduceat(values, np.arange(0, len(values), every))
     counts = np.minimum(every, len(values) - np.arange(0, len(values), every))
     return [float(f"{value:.4g}") for value in means / counts]
@@ -183,17 +204,19 @@ def groups(rows: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
 def format_table(rows: list[dict]) -> str:
     """Epochs until near the end, by data set and method: median and range over seeds."""
     lines = [
-        f"{'data':10s} {'method':18s} {'seeds':>5s} {'final ACC':>15s} "
-        f"{'epochs in all':>13s} {'until near the end':>18s} {'(range)':>12s}"
+        f"{'data':10s} {'method':18s} {'seeds':>5s} {'final ACC':>15s} {'epochs in all':>13s} "
+        f"{'first near the end':>18s} {'(range)':>11s} {'near to stay':>12s} {'(range)':>11s}"
     ]
     for name, method, mine in groups(rows):
         final = [row["final"] for row in mine]
         needed = [row["needed"] for row in mine]
+        settled = [epochs_settled(row) for row in mine]
         total = [row["epochs_before"] + row["epochs"] for row in mine]
         lines.append(
             f"{name:10s} {method:18s} {len(mine):5d} {np.mean(final):6.3f} +- {np.std(final):.3f} "
             f"{np.median(total):13.0f} {np.median(needed):18.0f} "
-            f"{f'{min(needed)}-{max(needed)}':>12s}"
+            f"{f'{min(needed)}-{max(needed)}':>11s} {np.median(settled):12.0f} "
+            f"{f'{min(settled)}-{max(settled)}':>11s}"
         )
     return "\n".join(lines)
 

@@ -33,10 +33,10 @@ class Batch(NamedTuple):
     """Some rows: values (b, d), weights (b,) or None, and row numbers (b,).
 
     ``partner`` (b, d), where there is one, holds for every row another one that
-    should be of its cluster; if ``partner_is_row``, it comes as a row too, in its
-    turn, and is no transformed copy. ``seen`` (b, d) and ``partner_seen``, where entries are
+    should be of its cluster. ``seen`` (b, d) and ``partner_seen``, where entries are
     missing, are 1 where they were observed and 0 where they were filled. ``part`` says
-    what the rows are of the step; a row that only stands in has no number.
+    what the rows are of the step; a row that only stands in has no number. If
+    ``partner_is_row``, the partner comes as a row too, in its turn, and is no copy.
     """
 
     x: Tensor

@@ -36,6 +36,17 @@ def test_epochs_until_the_accuracy_is_near_to_its_end(curves, seed):
     assert curves.epochs_needed(np.full(30, 0.7)) == 1
 
 
+def test_epochs_until_the_accuracy_stays_near_to_its_end(curves):
+    steps = np.repeat([0.7, 0.5, 0.7], [20, 30, 40])
+    row = {"epochs_before": 5, "epochs": 90, "acc_curve": steps.tolist()}
+    # The moving mean has forgotten the fall ten epochs later, but for one percent.
+    assert curves.epochs_needed(steps) == 1
+    assert curves.epochs_settled(row) == 5 + 60
+    long = {"epochs_before": 5, "epochs": 900, "acc_curve": np.repeat(steps, 10)[::9].tolist()}
+    assert curves.epochs_settled(long) == pytest.approx(5 + 501, abs=9)
+    assert curves.epochs_settled(row | {"acc_curve": [0.7] * 90}) == 6
+
+
 @pytest.mark.parametrize("n", [1, 99, 100, 101, 1001])
 def test_thinned_curves_keep_the_mean(curves, seed, n):
     values = np.random.default_rng(seed).uniform(1, 2, size=n)
