@@ -226,27 +226,35 @@ def draw(rows: list[dict]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        len(DATA), 1 + len(METHODS), figsize=(13, 7), squeeze=False, layout="constrained"
+        len(DATA), 1 + len(METHODS), figsize=(13, 8), squeeze=False, layout="constrained"
     )
+    terms = dict.fromkeys(term for row in rows for term in row["terms"])
+    color = {name: f"C{i}" for i, name in enumerate([*METHODS, *terms])}
+    empty = {
+        (name, method): line[1:][i]
+        for name, line in zip(DATA, axes, strict=True)
+        for i, method in enumerate(METHODS)
+    }
     for name, method, mine in groups(rows):
-        line = axes[DATA.index(name)]
-        for i, row in enumerate(mine):
+        accuracy, losses = axes[DATA.index(name), 0], empty.pop((name, method))
+        for row in mine:
             where = row["epochs_before"] + np.linspace(1, row["epochs"], len(row["acc_curve"]))
-            label = method if i == 0 else None
-            color = f"C{METHODS.index(method)}"
-            line[0].plot(where, row["acc_curve"], color=color, alpha=0.7, label=label)
-        line[0].set(title=f"{name}: accuracy", xlabel="epoch", ylabel="ACC", xscale="log")
-        line[0].legend()
-        ax = line[1 + METHODS.index(method)]
-        for i, term in enumerate(mine[0]["terms"]):
-            for j, row in enumerate(mine):
-                values = row["terms"][term]
+            accuracy.plot(where, row["acc_curve"], color=color[method], alpha=0.7)
+            for term, values in row["terms"].items():
                 where = np.linspace(1, row["joint_epochs"], len(values))
-                ax.plot(where, values, color=f"C{i}", alpha=0.7, label=term if j == 0 else None)
-        ax.set(title=f"{name}: {method}", xlabel="joint epoch", ylabel="loss and its terms")
-        ax.set_yscale("symlog", linthresh=0.1)
-        ax.legend(fontsize="small", ncols=2)
-    figure.savefig(FIGURE)
+                losses.plot(where, values, color=color[term], alpha=0.7)
+        losses.set(title=f"{name}: {method}", xlabel="joint epoch", ylabel="loss and its terms")
+        losses.set_yscale("symlog", linthresh=0.001)
+    for name, (ax, *_) in zip(DATA, axes, strict=True):
+        ax.set(title=f"{name}: accuracy", xlabel="epoch, pretraining counted", ylabel="ACC")
+        ax.set(xscale="log", xlim=(40, 1300), ylim=(0.5, 1.0), xticks=[50, 100, 200, 500, 1000])
+        ax.xaxis.set_major_formatter("{x:.0f}")
+        ax.xaxis.set_minor_locator(plt.NullLocator())
+    for ax in empty.values():
+        ax.set_axis_off()
+    lines = [plt.Line2D([], [], color=color[name], label=name) for name in color]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
+    figure.savefig(FIGURE, metadata={"Date": None})
     plt.close(figure)
 
 

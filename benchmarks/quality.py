@@ -138,6 +138,7 @@ ABLATIONS = {
         "k-means++": {"init": "k-means++"},
         "4 starts": {"n_init": 4},
         "no pretraining": {"pretrain_iter": 0},
+        "neighbours of X": {"n_neighbors": 10},
         "gamma=0": {"gamma": 0.0},
         "alpha=0": {"alpha": 0.0},
         "lam=0": {"lam": 0.0},
