@@ -31,7 +31,7 @@ from skaecm.metrics import clustering_accuracy
 
 RESULTS = Path(__file__).parent / "results" / "curves.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
-FIGURE = RESULTS.with_suffix(".svg")
+FIGURE = RESULTS.with_suffix(".png")
 
 DATA = ("pendigits", "usps")
 METHODS = ("AE-CM+pre", quality.OURS)
@@ -254,7 +254,7 @@ def draw(rows: list[dict]) -> None:
         ax.set_axis_off()
     lines = [plt.Line2D([], [], color=color[name], label=name) for name in color]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines))
-    figure.savefig(FIGURE, metadata={"Date": None})
+    figure.savefig(FIGURE)
     plt.close(figure)
 
 

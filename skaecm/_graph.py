@@ -374,6 +374,6 @@ def connected_clusters(
         tries.append(number[surplus])
         quality.append(modularity(overlap(number, sp.csr_array(shares), k)))
     # Whether an edge is inside a cluster is a draw of that share of the edges.
-    inside = np.trace(overlap(tries[int(np.argmax(quality))], edges, k))
+    inside = min(np.trace(overlap(tries[int(np.argmax(quality))], edges, k)), 1.0)
     error = np.sqrt(inside * (1.0 - inside) / max(edges.nnz / 2, 1))
     return most_typical(tries, quality, error, sampled)
