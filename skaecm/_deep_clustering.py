@@ -179,7 +179,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         with neighbours as partners, that of the autoencoder is 0.3 times as large.
     epsilon : float, default=1e-8
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
-    tol : float, default=1e-3
+    tol : float, default=1e-2
         An epoch counts as progress when it betters the best loss by this share of it.
     n_iter_no_change : int, default=5
         Epochs without progress after which training has converged. One more
@@ -347,7 +347,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         max_iter=200,
         learning_rate_init=1e-3,
         epsilon=1e-8,
-        tol=1e-3,
+        tol=1e-2,
         n_iter_no_change=5,
         missing="error",
         device="auto",
