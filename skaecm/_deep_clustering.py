@@ -158,8 +158,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
         Wrapped in `sklearn.frozen.FrozenEstimator`, an estimator survives `clone`.
     pretrain_iter : int, default=50
-        Largest number of epochs of reconstruction before the start. Where neighbours are
-        sought anew in the code, one half comes before and the other after.
+        Number of epochs of reconstruction before the start. Where neighbours are sought
+        anew in the code, one half comes before, and at most the other half after: with
+        neighbours it stops where joint training would.
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one
         with the lowest loss is kept. A start that is given is tried once.
@@ -182,7 +183,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     tol : float, default=1e-2
         An epoch counts as progress when it betters the best loss by this share of it.
     n_iter_no_change : int, default=5
-        Epochs without progress after which training has converged. One more
+        Epochs without progress after which joint training has converged. One more
         epoch follows, whose weights after every step are averaged.
     missing : {"error", "mask"}, default="error"
         What NaN in X means: an error, or a missing entry (see the user guide).
@@ -484,6 +485,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         autoencoder, n_before = before
+        stopping = self._stopping_settings(n_epochs)
+        if phase == "pretraining":
+            # A code goes on getting better while hardly more of X is reconstructed.
+            stopping |= {"tol": 0.0, "n_iter_no_change": n_epochs}
         with watch.phase(phase, n_epochs) as watched:
             autoencoder, history = pretrain_once(
                 self.memory,
@@ -497,7 +502,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 seed=seed,
                 mixed_precision=self.mixed_precision,
                 training_settings=self._training_settings(data.rows),
-                stopping_settings=self._stopping_settings(n_epochs),
+                stopping_settings=stopping,
                 watch=watched,
             )
         return autoencoder.to(device), history
