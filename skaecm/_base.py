@@ -531,12 +531,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             "epsilon": self.epsilon,
         }
 
-    def _stopping_settings(self, max_iter: int) -> dict[str, Any]:
-        return {
-            "max_iter": max_iter,
-            "tol": self.tol,
-            "n_iter_no_change": self.n_iter_no_change,
-        }
+    def _stopping_settings(self, max_iter: int, are_neighbours: bool) -> dict[str, Any]:
+        patience = self.n_iter_no_change
+        return {"max_iter": max_iter, "tol": self.tol, "n_iter_no_change": patience}
 
     def _make_training(self, network: ClusteringNetwork, rows: Rows, seed: int) -> Training:
         return Training(
@@ -557,6 +554,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         """Train ``network`` in place: epochs, then the averaging epoch."""
         rows = data.partners.training
         training = self._make_training(network, rows, seed)
+        stopping = self._stopping_settings(self.max_iter, data.partners.are_neighbours)
         start = copy.deepcopy(network.state_dict())
         converged = False
 
@@ -569,14 +567,14 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             return self._learned(run_of(copy.deepcopy(network)), data)
 
         with watch.phase("training", self.max_iter + 1, learned_so_far) as phase:
-            flat = training.run(rows, watch=phase, **self._stopping_settings(self.max_iter))
+            flat = training.run(rows, watch=phase, **stopping)
             converged = flat and not phase.stopped
             if training.epoch and not phase.stopped:
                 training.run_averaging_epoch(rows, watch=phase)
         run = run_of(network)
         if phase.stopped or not training.epoch:
             return run
-        return _runs.start_or_end(run, start, training.start_loss, rows, self.tol)
+        return _runs.start_or_end(run, start, training.start_loss, rows, stopping["tol"])
 
     # Publishing
     # ----------

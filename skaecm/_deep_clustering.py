@@ -35,13 +35,7 @@ from ._deep_start import (
     train_alone,
 )
 from ._mixtures import VARIANCE_FLOOR
-from ._modules import (
-    Autoencoder,
-    ClusteringModule,
-    ClusteringNetwork,
-    DeepNetwork,
-    Description,
-)
+from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, DeepNetwork, Description
 from ._pretraining import pretrain_once, recipe_of
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
@@ -56,6 +50,9 @@ ALPHA_TIMES_K = 0.5
 
 # Narrower embeddings lose too much of X, even for few clusters.
 DEFAULT_WIDTH = 10
+
+# The "auto" of `tol`: without neighbours clusters still move after the first steep epochs.
+TOL, NEIGHBOURS_TOL = 1e-3, 1e-2
 
 
 class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
@@ -180,8 +177,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         with neighbours as partners, that of the autoencoder is 0.3 times as large.
     epsilon : float, default=1e-8
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
-    tol : float, default=1e-2
-        An epoch counts as progress when it betters the best loss by this share of it.
+    tol : float or "auto", default="auto"
+        An epoch counts as progress when it betters the best loss by this share of it. "auto"
+        is 0.01 in training with neighbours, which hold their clusters together, else 0.001.
     n_iter_no_change : int, default=5
         Epochs without progress after which joint training has converged. One more
         epoch follows, whose weights after every step are averaged.
@@ -322,6 +320,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             HasMethods("predict"),
         ],
         "pretrain_iter": [Interval(Integral, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "mixed_precision": ["boolean"],
         "memory": [str, HasMethods("cache"), None],
     }
@@ -348,7 +347,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         max_iter=200,
         learning_rate_init=1e-3,
         epsilon=1e-8,
-        tol=1e-2,
+        tol="auto",
         n_iter_no_change=5,
         missing="error",
         device="auto",
@@ -457,6 +456,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         autoencoder, more = pretrain(data, "neighbours", n_more, before=(autoencoder, n_first))
         return autoencoder, history + more, data
 
+    def _stopping_settings(self, max_iter: int, are_neighbours: bool) -> dict[str, Any]:
+        settings = super()._stopping_settings(max_iter, are_neighbours)
+        if self.tol == "auto":
+            settings["tol"] = NEIGHBOURS_TOL if are_neighbours else TOL
+        return settings
+
     def _seeks_in_code(self, data: Data) -> bool:
         """Whether neighbours are sought anew once there is an autoencoder."""
         is_found = data.graph is None and data.partners.graph is not None
@@ -485,7 +490,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         autoencoder, n_before = before
-        stopping = self._stopping_settings(n_epochs)
+        stopping = self._stopping_settings(n_epochs, data.partners.are_neighbours)
         if phase == "pretraining":
             # A code goes on getting better while hardly more of X is reconstructed.
             stopping |= {"tol": 0.0, "n_iter_no_change": n_epochs}
@@ -551,7 +556,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 seed,
                 watch,
                 self._training_settings(rows),
-                self._stopping_settings(MODULE_EPOCHS),
+                self._stopping_settings(MODULE_EPOCHS, are_neighbours=False),
             )
         start = posterior_start(autoencoder, z, centroids, data)
         return make_module(start, rows), []
