@@ -71,6 +71,23 @@ def test_they_are_sought_in_the_code_of_an_autoencoder_that_is_given(seed, monke
     assert_same_fit(found, expected.fit(X))
 
 
+@pytest.mark.parametrize(("n_neighbors", "tol"), [("auto", 1e-2), (10, 1e-2), (None, 1e-3)])
+def test_tol_by_whether_there_are_neighbours(seed, n_neighbors, tol):
+    X = sheet(seed)
+    fitted, expected = (
+        deep(n_neighbors=n_neighbors, max_iter=300, n_iter_no_change=3, tol=value).fit(X)
+        for value in ("auto", tol)
+    )
+    assert_same_fit(fitted, expected)
+    assert fitted.n_iter_ > 2
+
+
+def test_only_pretraining_with_neighbours_ends_when_its_loss_is_flat(seed):
+    fitted = deep(pretrain_iter=12, n_iter_no_change=2, tol=1e9).fit(sheet(seed))
+    phases = [row["phase"] for row in fitted.history_]
+    assert phases[:12] == 6 * ["pretraining"] + 3 * ["neighbours"] + 3 * ["training"]
+
+
 def test_they_stay_where_entries_are_missing(seed):
     X = sheet(seed)
     X[np.random.RandomState(seed).uniform(size=X.shape) < 0.01] = np.nan
