@@ -122,7 +122,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         holds in C order, for ``augment="image"``.
     n_neighbors : int, "auto" or None, default="auto"
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
-        the cluster of a row; None is none, in two thirds of the time. "auto" is 10 where
+        the cluster of a row; None is none, with faster epochs. "auto" is 10 where
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
         100,000, in one array of at least `k` columns. Where no entries are missing they
