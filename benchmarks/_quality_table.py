@@ -21,14 +21,17 @@ def summaries(rows, methods):
             "seeds": len(scored),
             "errors": [row["error"] for row in mine if "error" in row],
             **{key: [row[key] for row in scored] for key in MEASURES},
-            **{
-                key: float(np.median([row[key] for row in scored])) if scored else np.nan
-                for key in ("seconds", "cpu_seconds")
-            },
+            **{key: median_cost(scored, key) for key in ("seconds", "cpu_seconds")},
             "epochs": median_epochs(scored),
             "clusters": min((row["n_clusters"] for row in scored), default=0),
         }
     return found
+
+
+def median_cost(rows, key):
+    """Of the runs on a CPU, which alone can be compared; NaN where there are none."""
+    costs = [row[key] for row in rows if row["device"] == "cpu"]
+    return float(np.median(costs)) if costs else np.nan
 
 
 def median_epochs(rows):
@@ -74,9 +77,10 @@ def format_data(name, found, places, ours, n_rows, k):
         place = places.get(method, {})
         measures = " ".join(format_measure(one[key], place.get(key)) for key in MEASURES)
         share = one["cpu_seconds"] / unit if unit > 0 else np.nan
+        costs = f"{one['seconds']:8.0f} {one['cpu_seconds']:8.0f} {share:7.2f}"
         lines.append(
             f"{start}{measures} {one['clusters']:8d} {one['epochs'] or '-':>6} "
-            f"{one['seconds']:8.0f} {one['cpu_seconds']:8.0f} {share:7.2f}"
+            + costs.replace("nan", "  -")
             + (f"  {len(one['errors'])} failed" if one["errors"] else "")
         )
     return lines

@@ -45,7 +45,7 @@ The methods:
       and keeps its wider 20. Epochs are its defaults, 100 and 150: as released, and about
       as many together as our two largest numbers (50 and 200), where our fit stops early
       and no peer does. The table gives the epochs that were run (medians), and the CPU
-      seconds of all in units of our default's. N2D, which trains the autoencoder only, gets
+      seconds of all in units of our default's, both of runs on a CPU alone. N2D, which trains the autoencoder only, gets
       all 250 epochs there, and UMAP with the parameters of its paper, since its default manifold
       does not run for k > 3. VaDE as released takes rows between 0 and 1 only: it gets
       Reuters divided by its maximum. ACe/DeC draws a part of its start from no seed, so
