@@ -40,6 +40,7 @@ def row(quality, name, method, seed=0, acc=0.5, **more):
         "settings": quality.settings_of(name, method),
         "n_rows": 100,
         "k": 10,
+        "device": "cpu",
         "acc": acc,
         "nmi": acc,
         "ari": acc,
@@ -70,14 +71,16 @@ def test_table_gives_means_spreads_and_ranks(quality):
             row(quality, "usps", "KMeans", acc=0.6, cpu_seconds=5.0),
             row(quality, "usps", "DEC", acc=0.6),
             row(quality, "usps", "VaDE", error="ValueError: NaN"),
-            row(quality, "pendigits", OURS, acc=0.5),
-            row(quality, "pendigits", "DEC", acc=0.7),
+            row(quality, "pendigits", OURS, 0, acc=0.5),
+            row(quality, "pendigits", OURS, 1, acc=0.5, device="a GPU", cpu_seconds=1.0),
+            row(quality, "pendigits", "DEC", acc=0.7, device="a GPU"),
             row(quality, "mnist_70000", "DEC", acc=0.1),
         ],
     )
     table = quality.write_table()
     assert quality.TABLE.read_text() == table + "\n"
-    usps, means = table.split("pendigits:")[0], table.split("Mean rank over data sets")[1]
+    data, means = table.split("Mean rank over data sets")
+    usps, pendigits = data.split("pendigits:")
     measure = ["0.850", "+-", "0.050", "1"]
     assert words_of(usps, OURS + "  ") == [[OURS, "2", *3 * measure, "9", "60", "10", "20", "1.00"]]
     assert words_of(usps, images)[0][3:7] == ["0.950", "+-", "0.000", "-"]
@@ -85,6 +88,9 @@ def test_table_gives_means_spreads_and_ranks(quality):
     assert words_of(usps, "KMeans")[0][5] == words_of(usps, "DEC")[0][5] == "2.5"
     assert words_of(usps, "KMeans")[0][-4:] == ["-", "10", "5", "0.25"]
     assert "no labels: ValueError: NaN" in usps
+    # What a run cost is told of a CPU only.
+    assert words_of(pendigits, OURS)[0][-3:] == ["10", "20", "1.00"]
+    assert words_of(pendigits, "DEC")[0][-3:] == ["-", "-", "-"]
     # The best first; a set outside the ranks is shown and does not count.
     expected = {OURS: (2, 1.5), "DEC": (2, 1.75), "KMeans": (1, 2.5), "VaDE": (1, 4.0)}
     lines = [line.split() for line in means.splitlines()[2:]]
