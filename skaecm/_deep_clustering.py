@@ -28,6 +28,7 @@ from ._deep_fitted import BaseDeepFitted
 from ._deep_start import (
     codes,
     connected_start,
+    default_width,
     embed,
     embed_centers,
     near_in_code,
@@ -47,9 +48,6 @@ MODULE_EPOCHS = 100
 # The default strength of the prior, times k: in balance a cluster's pull on one
 # row is alpha k, whatever k is.
 ALPHA_TIMES_K = 0.5
-
-# Narrower embeddings lose too much of X, even for few clusters.
-DEFAULT_WIDTH = 10
 
 # The "auto" of `tol`: without neighbours clusters still move after the first steep epochs.
 TOL, NEIGHBOURS_TOL = 1e-3, 1e-2
@@ -85,8 +83,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Number of clusters. "auto" counts them (see Notes), at most one for ten rows and 100;
         a start that is given has its own number.
     n_components : int, default=None
-        Width of the embedding; None is the larger of `k` and 10. With less than
-        `k`, the centroids cannot be orthonormal: the mixture's distortion is then
+        Width of the embedding; None is the larger of `k` and 10, but 100 (at most
+        `n_features`) where X spreads over more than 50 directions, as texts do: the
+        participation ratio of its covariance. With less than `k`, the centroids cannot be orthonormal: the mixture's distortion is then
         kept in full and `lam` is not used.
     hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
         Widths of the encoder's hidden layers, LeakyReLU(0.2) between them; the
@@ -440,8 +439,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             autoencoder = copy.deepcopy(init).to(data.rows.device, data.rows.dtype)
             seeks = self._seeks_in_code(data)
             return autoencoder, [], near_in_code(autoencoder, data) if seeks else data
-        # Wide enough for k orthonormal centroids.
-        width = max(data.k, DEFAULT_WIDTH) if self.n_components is None else self.n_components
+        width = default_width(data) if self.n_components is None else self.n_components
         warn_about_width(width, data.k)
         pretrain = partial(self._pretrain, width=width, seed=seed, watch=watch)
         n_first = self.pretrain_iter // 2 if self._seeks_in_code(data) else 0

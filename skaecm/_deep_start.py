@@ -1,4 +1,4 @@
-"""Where joint training starts: the code placed to suit its centroids, and W, b, M there."""
+"""Where joint training starts: how wide the code is, where its centroids lie, and W, b, M there."""
 
 from typing import Any
 
@@ -16,6 +16,47 @@ from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
 from ._training import Training, apply, check_finite
+
+# Narrower embeddings lose too much of X, even for few clusters.
+LEAST_WIDTH = 10
+
+# Rows that spread over more directions than this need a wide code, as texts do. In a code as
+# wide, others keep what tells no clusters apart: images spread over some 10 to 30.
+MANY_DIRECTIONS = 50
+GREAT_WIDTH = 100
+
+# So many random directions tell over how many the rows spread.
+PROBES = 64
+
+
+def default_width(data: Data) -> int:
+    """The width of the embedding where the user names none."""
+    assert data.standardizer is not None
+    spreads = n_directions(data.of_start().rows, data.standardizer) > MANY_DIRECTIONS
+    wide = min(GREAT_WIDTH, data.x.shape[1]) if spreads else LEAST_WIDTH
+    # k centroids can be orthonormal in no fewer columns.
+    return max(data.k, wide)
+
+
+def n_directions(rows: Rows, standardizer: Standardizer) -> float:
+    """Over how many directions rows spread: the participation ratio of their covariance C.
+
+    It is ``trace(C)^2 / trace(C^2)``: d where C is a multiple of the identity, 1 where all
+    rows lie on a line. ``trace(C^2)`` is the mean of ``|C v|^2`` over standard normal v, here
+    over a few that are always the same, so that C need not be formed.
+    """
+    n_features = rows.shape[1]
+    probes = torch.randn(n_features, PROBES, generator=make_generator(0), dtype=rows.dtype)
+    probes = probes.to(rows.device)
+    images, trace = torch.zeros_like(probes), probes.new_zeros(())
+    for batch in rows.in_order():
+        x = standardizer(batch.x)
+        weighted = x if batch.weight is None else x * batch.weight[:, None]
+        images += weighted.T @ (x @ probes)
+        trace += (weighted * x).sum()
+    images, trace = rows.ranks.total(images), rows.ranks.total(trace)
+    of_square = images.square().sum() / PROBES
+    return float(trace.square() / of_square) if of_square > 0 else 0.0
 
 
 def place(
