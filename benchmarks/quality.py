@@ -41,13 +41,13 @@ The methods:
     - ``GaussianMixture``: on 50 principal components where there are more than 100 columns.
     - ClustPy 0.0.3, in an environment of its own, made in ``--peers-folder`` as
       ``partners.py`` makes it. Hidden layers are ours (500-500-2000, its defaults) and so
-      is the width of the code, the larger of k and 10, but for ACe/DeC, which splits it
-      and keeps its wider 20. Epochs are its defaults, 100 and 150: as released, and about
+      is the width of the code, 100 for texts, else the larger of k and 10, but for ACe/DeC,
+      which splits it and keeps its wider 20. Epochs are its defaults, 100 and 150: as released, and about
       as many together as our two largest numbers (50 and 200), where our fit stops early
       and no peer does. The table gives the epochs that were run (medians), and the CPU
-      seconds of all in units of our default's, both of runs on a CPU alone. N2D, which trains the autoencoder only, gets
-      all 250 epochs there, and UMAP with the parameters of its paper, since its default manifold
-      does not run for k > 3. VaDE as released takes rows between 0 and 1 only: it gets
+      seconds of all in units of our default's, both of runs on a CPU alone. N2D, which
+      trains the autoencoder only, gets all 250 epochs there, and UMAP with the parameters of
+      its paper, since its default manifold does not run for k > 3. VaDE as released takes rows between 0 and 1 only: it gets
       Reuters divided by its maximum. ACe/DeC draws a part of its start from no seed, so
       that its runs cannot be repeated exactly; one trial of it, on 300 rows, never ended.
       All else are ClustPy's defaults.
@@ -103,6 +103,7 @@ DATA = ("mnist", "fashion_mnist", "usps", "pendigits", "20news", "reuters_r8", "
 DRAWN = ("mnist", "fashion_mnist")
 WHOLE = {f"{name}_70000": name for name in DRAWN}
 DRAW = 10_000
+TEXTS = ("20news", "reuters_r8")
 
 
 def load(name, limit=None):
@@ -183,8 +184,9 @@ OWN_EPOCHS = ("pretrain_iter", "max_iter")
 PEER_EPOCHS = {"pretrain_epochs": 100, "clustering_epochs": 150}
 ALL_EPOCHS = sum(PEER_EPOCHS.values())
 UMAP_OF_PAPER = {"n_neighbors": 20, "min_dist": 0.0}
-# The code has k columns, and at least so many.
+# The code has k columns, and at least so many, of texts as many as ours.
 NARROWEST = {"narrowest": 10}
+TEXT_WIDTH = 100
 PEERS = {
     **dict.fromkeys(("DEC", "IDEC", "DCN", "DKM"), PEER_EPOCHS | NARROWEST),
     "VaDE": PEER_EPOCHS | NARROWEST | {"largest": 1},
@@ -246,8 +248,12 @@ def settings_of(name, method):
             "kmeans": KMEANS,
             "engine": PUBLISHED_ENGINE,
         }
+        if name in TEXTS:
+            settings["n_components"] = TEXT_WIDTH
+    elif method in PEERS:
+        settings = PEERS[method] | ({"narrowest": TEXT_WIDTH} if name in TEXTS else {})
     else:
-        settings = PEERS[method] if method in PEERS else SHALLOW[method][1]
+        settings = SHALLOW[method][1]
     return json.loads(json.dumps(settings))
 
 
@@ -309,6 +315,7 @@ def run_autoencoder(settings, X, k, seed):
     model = DeepAEClustering(
         k,
         n_neighbors=None,
+        n_components=settings.get("n_components"),
         hidden_layer_sizes=settings["hidden_layer_sizes"],
         pretrain_iter=epochs,
         max_iter=0,

@@ -83,10 +83,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Number of clusters. "auto" counts them (see Notes), at most one for ten rows and 100;
         a start that is given has its own number.
     n_components : int, default=None
-        Width of the embedding; None is the larger of `k` and 10, but 100 (at most
-        `n_features`) where X spreads over more than 50 directions, as texts do: the
-        participation ratio of its covariance. With less than `k`, the centroids cannot be orthonormal: the mixture's distortion is then
-        kept in full and `lam` is not used.
+        Width of the embedding. None is the larger of `k` and 10; where X spreads over
+        more than 50 directions (see Notes), as texts do, 10 becomes 100, or `n_features`
+        if less. With less than `k`, the centroids cannot be orthonormal: the mixture's
+        distortion is then kept in full and `lam` is not used.
     hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
         Widths of the encoder's hidden layers, LeakyReLU(0.2) between them; the
         decoder is its mirror image.
@@ -275,6 +275,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     I)`` and ``x ~ N(h(z), noise_variance_ I)``. The integral over z takes h as straight
     about the row's own code: it is exact for a linear decoder.
 
+    X spreads over as many directions as the participation ratio of its covariance C,
+    ``trace(C)^2 / trace(C^2)``, says: 30 for MNIST, 800 for 20 Newsgroups.
     With ``k="auto"`` clusters are counted in X, as :class:`ClusteringModuleGMM` counts them.
     What follows is the fit with that `k`.
 
