@@ -42,15 +42,16 @@ The methods:
     - ClustPy 0.0.3, in an environment of its own, made in ``--peers-folder`` as
       ``partners.py`` makes it. Hidden layers are ours (500-500-2000, its defaults) and so
       is the width of the code, 100 for texts, else the larger of k and 10, but for ACe/DeC,
-      which splits it and keeps its wider 20. Epochs are its defaults, 100 and 150: as released, and about
-      as many together as our two largest numbers (50 and 200), where our fit stops early
-      and no peer does. The table gives the epochs that were run (medians), and the CPU
-      seconds of all in units of our default's, both of runs on a CPU alone. N2D, which
-      trains the autoencoder only, gets all 250 epochs there, and UMAP with the parameters of
-      its paper, since its default manifold does not run for k > 3. VaDE as released takes rows between 0 and 1 only: it gets
-      Reuters divided by its maximum. ACe/DeC draws a part of its start from no seed, so
-      that its runs cannot be repeated exactly; one trial of it, on 300 rows, never ended.
-      All else are ClustPy's defaults.
+      which splits it and keeps its wider 20. Epochs are its defaults, 100 and 150: as
+      released, and about as many together as our two largest numbers (50 and 200), where
+      our fit stops early and no peer does. The table gives the epochs that were run
+      (medians), and the CPU seconds of all in units of our default's, both of runs on a CPU
+      alone. N2D, which trains the autoencoder only, gets all 250 epochs there, and UMAP
+      with the parameters of its paper, since its default manifold does not run for k > 3.
+      VaDE as released takes rows between 0 and 1 only: it gets Reuters divided by its
+      maximum. ACe/DeC draws a part of its start from no seed, so that its runs cannot be
+      repeated exactly; one trial of it, on 300 rows, never ended. All else are ClustPy's
+      defaults.
 
 A run that fails, or a peer's that takes longer than ``--peer-hours``, leaves a row with
 its error, and is run again with ``--retry``.
