@@ -41,8 +41,7 @@ from ._pretraining import pretrain_once, recipe_of
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
 
-# Runs of k-means on the embedding, and epochs of the module alone, as published.
-best_centroids: Any = partial(starts.kmeans_centroids, n_init=20)
+# Epochs of the module alone, as published.
 MODULE_EPOCHS = 100
 
 # The default strength of the prior, times k: in balance a cluster's pull on one
@@ -135,7 +134,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
 
-        - "k-means": pretraining, the best of 20 runs of k-means on the embedding;
+        - "k-means": pretraining and 20 runs of k-means on the embedding, of which, among
+          those whose distortion is nearly the lowest, the most balanced one is taken;
           the embedding is shifted and scaled so that the centroids are nearly
           orthonormal, and the encoder holds the E-step of the mixture they imply,
           softened so that some rows are in doubt. Where rows have partners, k-means
@@ -545,7 +545,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         elif kind == "k-means" and data.partners:
             return make_module(connected_start(autoencoder, z, data.k, data, seed), rows), []
         else:
-            find = starts.kmeans_plusplus_centroids if kind == "k-means++" else best_centroids
+            find = starts.FINDERS[kind]
             centroids = ranks.first(find, z, data.k, seed=seed, sample_weight=weight)
         if kind == "pinv":
             start = starts.pinv_encoder(centroids)

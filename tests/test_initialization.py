@@ -7,6 +7,7 @@ import scipy.stats
 from helpers import blobs, overlapping
 from scipy.special import softmax
 from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -178,13 +179,45 @@ def test_kmeans_is_that_of_sklearn_and_deterministic(seed):
     X = np.random.RandomState(seed).standard_normal((3000, 4))
     weight = np.random.RandomState(seed).uniform(size=3000)
     for sample_weight in (None, weight):
-        settings = {"n_init": 3, "seed": seed, "sample_weight": sample_weight}
+        settings = {"seed": seed, "sample_weight": sample_weight}
         centroids = starts.kmeans_centroids(X, 5, **settings)
         np.testing.assert_array_equal(starts.kmeans_centroids(X, 5, **settings), centroids)
         with threadpool_limits(limits=4, user_api="openmp"):
             np.testing.assert_array_equal(starts.kmeans_centroids(X, 5, **settings), centroids)
-        expected = KMeans(5, n_init=3, random_state=seed).fit(X, sample_weight=sample_weight)
+        expected = KMeans(5, n_init=20, random_state=seed).fit(X, sample_weight=sample_weight)
         np.testing.assert_allclose(centroids, expected.cluster_centers_, rtol=1e-6)
+
+
+def of_centroids(X, centroids, weight):
+    """The distortion, and the weight of the smallest cluster."""
+    labels, distance = pairwise_distances_argmin_min(X, centroids)
+    sizes = np.bincount(labels, weight, minlength=len(centroids))
+    return np.average(distance**2, weights=weight), sizes.min()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_few_far_rows_are_no_cluster_where_others_are_nearly_as_good(seed, weighted):
+    rng = np.random.RandomState(seed)
+    X = rng.standard_normal((1500, 40))
+    X[:4] = 8 * X[0] / np.linalg.norm(X[0]) + 0.1 * X[:4]
+    weight = rng.uniform(0.5, 1.5, size=1500) if weighted else None
+    settings = {"seed": seed, "sample_weight": weight}
+    distortion, smallest = of_centroids(X, starts.kmeans_centroids(X, 12, **settings), weight)
+    found = starts.balanced_centroids(X, 12, **settings)
+    near, most = of_centroids(X, found, weight)
+    assert distortion <= near * (1 + 1e-9) <= 1.005 * distortion * (1 + 1e-9)
+    assert most >= smallest
+    assert most > 10
+    np.testing.assert_array_equal(starts.balanced_centroids(X, 12, **settings), found)
+
+
+def test_a_small_cluster_that_lies_apart_is_kept(seed):
+    X = np.random.RandomState(seed).standard_normal((1000, 8))
+    X[:5] += 30
+    settings = {"seed": seed, "sample_weight": None}
+    centroids = starts.balanced_centroids(X, 2, **settings)
+    assert of_centroids(X, centroids, None)[1] == 5
+    np.testing.assert_array_equal(centroids, starts.kmeans_centroids(X, 2, **settings))
 
 
 def test_kmeans_plusplus_draws_rows_in_proportion_to_weight(seed):
