@@ -134,8 +134,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
 
-        - "k-means": pretraining and 20 runs of k-means on the embedding, of which, among
-          those whose distortion is nearly the lowest, the most balanced one is taken;
+        - "k-means": pretraining, the best of 20 runs of k-means on the embedding (without
+          a tiny cluster, if such a run is nearly as good);
           the embedding is shifted and scaled so that the centroids are nearly
           orthonormal, and the encoder holds the E-step of the mixture they imply,
           softened so that some rows are in doubt. Where rows have partners, k-means

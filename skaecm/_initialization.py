@@ -18,9 +18,11 @@ from threadpoolctl import threadpool_limits
 from ._missing import has_missing, squared_distances
 from ._mixtures import VARIANCE_FLOOR, log_weights
 
-# Runs of k-means, as published; and how much more distortion, as a share, is nearly as little.
+# Runs of k-means, as published; how much more distortion, as a share, is nearly as little; and
+# what share of the mean size is tiny for a cluster.
 RUNS = 20
 NEARLY = 0.005
+TINY = 0.05
 
 # How much wider than it is a mixture is taken to be where its rows' labels are a guess.
 SOFTENING = 5.0
@@ -50,17 +52,19 @@ def kmeans_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) 
     return _kmeans_runs(x, k, seed, sample_weight)[0].cluster_centers_
 
 
-def balanced_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
-    """Centroids (k, p) of the run whose smallest cluster is the largest.
+def sizeable_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
+    """The same, but for runs with a tiny cluster, where one without is nearly as good.
 
-    Of those with nearly the lowest distortion. In wide codes runs differ by less than they
-    tell: a few far rows as a cluster of their own lower the distortion a little, and joint
-    training, which draws all centroids to one length, loses that cluster.
+    In wide codes runs differ by less than they tell. A few far rows as a cluster of their own
+    lower the distortion a little, and joint training, which draws all centroids to one
+    length, loses that cluster.
     """
     runs = _kmeans_runs(x, k, seed, sample_weight)
     near = [run for run in runs if run.inertia_ <= (1 + NEARLY) * runs[0].inertia_]
-    sizes = [np.bincount(run.labels_, sample_weight, minlength=k).min() for run in near]
-    return near[int(np.argmax(sizes))].cluster_centers_
+    sizes = [np.bincount(run.labels_, sample_weight, minlength=k) for run in near]
+    is_fit = [size.min() >= TINY * size.mean() for size in sizes]
+    # The first, which has the lowest distortion, where all have such a cluster.
+    return near[int(np.argmax(is_fit))].cluster_centers_
 
 
 def _kmeans_runs(x, k: int, seed: int, sample_weight: np.ndarray | None) -> list[KMeans]:
@@ -87,7 +91,7 @@ def kmeans_plusplus_centroids(
 
 # What finds the centroids, by the name of a start.
 FINDERS: dict[str, Callable[..., np.ndarray]] = {
-    "k-means": balanced_centroids,
+    "k-means": sizeable_centroids,
     "k-means++": kmeans_plusplus_centroids,
     "pinv": kmeans_centroids,
 }

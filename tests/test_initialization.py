@@ -1,5 +1,7 @@
 """Where training starts: the encoders against the mixtures they imply, and the placement."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.spatial.distance
@@ -7,7 +9,7 @@ import scipy.stats
 from helpers import blobs, overlapping
 from scipy.special import softmax
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -188,37 +190,49 @@ def test_kmeans_is_that_of_sklearn_and_deterministic(seed):
         np.testing.assert_allclose(centroids, expected.cluster_centers_, rtol=1e-6)
 
 
-def of_centroids(X, centroids, weight):
-    """The distortion, and the weight of the smallest cluster."""
-    labels, distance = pairwise_distances_argmin_min(X, centroids)
-    sizes = np.bincount(labels, weight, minlength=len(centroids))
-    return np.average(distance**2, weights=weight), sizes.min()
+def runs_of(*runs):
+    """Made-up runs of k-means: distortions, and the number of rows of a cluster."""
+    return [
+        SimpleNamespace(
+            inertia_=inertia,
+            labels_=np.repeat(np.arange(len(sizes)), sizes),
+            cluster_centers_=np.array(sizes),
+        )
+        for inertia, sizes in runs
+    ]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_of_runs_that_are_nearly_as_good_the_most_balanced_is_taken(seed, weighted):
-    rng = np.random.RandomState(seed)
-    gained = 0.0
-    for _ in range(3):
-        X = rng.standard_normal((1000, 40))
-        weight = rng.uniform(0.5, 1.5, size=1000) if weighted else None
-        settings = {"seed": seed, "sample_weight": weight}
-        distortion, smallest = of_centroids(X, starts.kmeans_centroids(X, 12, **settings), weight)
-        found = starts.balanced_centroids(X, 12, **settings)
-        near, most = of_centroids(X, found, weight)
-        assert distortion * (1 - 1e-9) <= near <= 1.005 * distortion
-        assert most >= smallest
-        gained += most - smallest
-        np.testing.assert_array_equal(starts.balanced_centroids(X, 12, **settings), found)
-    assert gained > 0
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([(100.0, [398, 402]), (100.1, [400, 400])], [398, 402]),
+        ([(100.0, [10, 790]), (100.4, [30, 770]), (100.4, [400, 400])], [30, 770]),
+        ([(100.0, [10, 790]), (100.6, [400, 400])], [10, 790]),
+        ([(100.0, [10, 790]), (100.1, [0, 800])], [10, 790]),
+    ],
+    ids=["the best", "no tiny cluster", "not nearly as good", "all have one"],
+)
+def test_runs_with_a_tiny_cluster_give_way_to_nearly_equal_ones(monkeypatch, runs, expected):
+    monkeypatch.setattr(starts, "_kmeans_runs", lambda *_: runs_of(*runs))
+    found = starts.sizeable_centroids(np.zeros((800, 1)), 2, seed=0, sample_weight=None)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_size_of_a_cluster_is_the_weight_of_its_rows(monkeypatch):
+    runs = runs_of((100.0, [10, 790]), (100.1, [400, 400]))
+    monkeypatch.setattr(starts, "_kmeans_runs", lambda *_: runs)
+    weight = np.repeat([40.0, 0.5], [10, 790])
+    found = starts.sizeable_centroids(np.zeros((800, 1)), 2, seed=0, sample_weight=weight)
+    np.testing.assert_array_equal(found, [10, 790])
 
 
 def test_a_small_cluster_that_lies_apart_is_kept(seed):
     X = np.random.RandomState(seed).standard_normal((1000, 8))
     X[:5] += 30
     settings = {"seed": seed, "sample_weight": None}
-    centroids = starts.balanced_centroids(X, 2, **settings)
-    assert of_centroids(X, centroids, None)[1] == 5
+    centroids = starts.sizeable_centroids(X, 2, **settings)
+    labels = pairwise_distances_argmin(X, centroids)
+    assert np.bincount(labels).min() == 5
     np.testing.assert_array_equal(centroids, starts.kmeans_centroids(X, 2, **settings))
 
 
