@@ -248,7 +248,7 @@ def draw(rows: list[dict]) -> None:
         losses.xaxis.get_major_locator().set_params(integer=True)
     for name, (ax, *_) in zip(DATA, axes, strict=True):
         ax.set(title=f"{name}: accuracy", xlabel="epoch, pretraining counted", ylabel="ACC")
-        ax.set(xscale="log", xlim=(25, 1300), ylim=(0.5, 1.0), xticks=[30, 100, 300, 1000])
+        ax.set(xscale="log", xlim=(25, 1300), ylim=(0.4, 1.0), xticks=[30, 100, 300, 1000])
         ax.xaxis.set_major_formatter("{x:.0f}")
         ax.xaxis.set_minor_locator(plt.NullLocator())
     for ax in empty.values():
