@@ -57,7 +57,7 @@ from ._tensors import (
     sharing_memory,
     to_numpy,
 )
-from ._training import Training
+from ._training import Passed, Training
 from ._valleys import MOST_CLUSTERS
 
 # batch_size="auto" makes about so many steps of an epoch, of no fewer rows than these
@@ -193,9 +193,9 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         Warns
         -----
         ConvergenceWarning
-            If the loss was still falling after `max_iter` epochs, or was above that of
-            the start (not if a callback stopped the fit), or fewer than `k` clusters
-            hold rows.
+            If the loss was still falling after `max_iter` epochs, or had risen above that
+            of a state before, which was kept (not if a callback stopped the fit), or
+            fewer than `k` clusters hold rows.
         UserWarning
             If all rows are equal, columns are on very different scales, or a
             `checkpoint` is damaged or can no longer be written; or if torchrun started
@@ -567,14 +567,16 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             return self._learned(run_of(copy.deepcopy(network)), data)
 
         with watch.phase("training", self.max_iter + 1, learned_so_far) as phase:
-            flat = training.run(rows, watch=phase, **stopping)
+            flat = training.run(rows, keep_best=True, watch=phase, **stopping)
             converged = flat and not phase.stopped
             if training.epoch and not phase.stopped:
                 training.run_averaging_epoch(rows, watch=phase)
         run = run_of(network)
         if phase.stopped or not training.epoch:
             return run
-        return _runs.start_or_end(run, start, training.start_loss, rows, stopping["tol"])
+        passed = [Passed("start", 0, training.start_loss, start)]
+        passed += [] if training.best is None else [training.best]
+        return _runs.best_of_states(run, passed, rows, stopping["tol"])
 
     # Publishing
     # ----------

@@ -36,7 +36,7 @@ from ._values import NotKept, Reader, Writer
 from ._version import __version__
 
 # Raised when a checkpoint of today could not be gone on from by the code of before.
-FORMAT = 1
+FORMAT = 2
 
 # The name of the document in a file, and those of the two files.
 MARK = "skaecm-checkpoint"

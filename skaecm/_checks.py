@@ -303,11 +303,17 @@ def warn_about_width(width: int, k: int) -> None:
 
 
 def warn_about_unconverged(max_iter: int, history: list[dict[str, Any]]) -> None:
-    """Warn that training ended before the loss was flat, and whether the start was kept."""
-    if history[-1]["phase"] == "start":
+    """Warn that training ended before the loss was flat, and whether another state was kept."""
+    phase, epoch = history[-1]["phase"], history[-1]["epoch"]
+    if phase == "start":
         message = (
             f"Training raised the loss in max_iter={max_iter} epochs, and the start was kept. "
             "Try a smaller learning_rate_init, or a larger max_iter."
+        )
+    elif phase == "best":
+        message = (
+            f"Training raised the loss after epoch {epoch} of max_iter={max_iter}, and the state "
+            "there was kept. Try a smaller learning_rate_init, or a larger tol to stop earlier."
         )
     else:
         message = (

@@ -167,8 +167,8 @@ class ClusteringModuleGMM(BaseModuleClusterer):
         its terms "E1" to "E4", and "pairs" where rows have partners; then "changed",
         the share of rows whose cluster is another than in the epoch before (in the
         first epoch: than at the start), which passes of `partial_fit` do not have. A
-        last row of the phase "start" says that the start had the lower loss, by more
-        than a share `tol` of that of the end, and was kept.
+        last row of the phase "start", or "best" with an epoch, says that the state
+        there had the lower loss, by more than a share `tol` of the end's, and was kept.
     module_ : torch.nn.Module
         The trained network, on the CPU.
     n_features_in_ : int

@@ -254,8 +254,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         partners "pairs" and "contrast", each times its weight; after pretraining then
         "changed", the share of rows whose cluster is another than in the epoch before
         (in the first epoch: than at the start), which passes of `partial_fit` do not
-        have. A last row of the phase "start" says that the start had the lower loss, by
-        more than a share `tol` of that of the end, and was kept.
+        have. A last row of the phase "start", or "best" with an epoch, says that the state
+        there had the lower loss, by more than a share `tol` of the end's, and was kept.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)

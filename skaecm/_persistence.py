@@ -36,7 +36,7 @@ from ._values import NotKept, Reader, Refusal, Writer, describe
 from ._version import __version__
 
 # Raised when a file of today could not be read as it was meant by the code of before.
-FORMAT = 2
+FORMAT = 3
 
 # The name of the document in a file.
 MARK = "skaecm"

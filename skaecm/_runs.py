@@ -1,7 +1,8 @@
 """Runs of a fit: what one hands back, and several side by side.
 
-Of a run the end is kept, or the start. Of several runs each of joblib's workers gets its
-part of the seeds and gives the best. What it warns of is warned of here.
+Of a run the end is kept, or a better state that it went through. Of several runs each of
+joblib's workers gets its part of the seeds and gives the best. What it warns of is warned of
+here.
 """
 
 import copy
@@ -14,14 +15,13 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import gen_even_slices
-from torch import Tensor
 
 from ._block_rows import BlockRows
 from ._data import Data, Run
 from ._modules import ClusteringNetwork
 from ._progress import Watch, watch_apart
 from ._rows import Rows
-from ._training import check_finite
+from ._training import Passed, check_finite
 
 # The best of some runs: of their seeds, from the number that are done before on, as they are
 # watched.
@@ -35,26 +35,28 @@ def exact_terms(network: ClusteringNetwork, rows: Rows) -> dict[str, float]:
     return terms
 
 
-def start_or_end(
-    run: Run, start: dict[str, Tensor], start_loss: float | None, rows: Rows, tol: float
-) -> Run:
-    """``run``, or its start where that has the lower loss, by more than ``tol`` of that of ``run``.
+def best_of_states(run: Run, passed: Sequence[Passed], rows: Rows, tol: float) -> Run:
+    """``run``, or a state it went through that has a lower loss, by more than ``tol`` of its own.
 
-    ``start`` is the state of the network there, put back into it in place, and the last row
-    of the history is then of the phase "start". Where its loss is not at hand it is computed.
+    The state of the lowest loss is then put back into the network in place, and the last row
+    of the history is that of its phase and epoch. Losses are computed over all rows, of those
+    that may be so low.
     """
-    bound = run.loss - tol * abs(run.loss)
-    if start_loss is not None and start_loss >= bound:
+    network, bound = run.network, run.loss - tol * abs(run.loss)
+    promising = [one for one in passed if one.loss is None or one.loss < bound]
+    if not promising:
         return run
-    end = copy.deepcopy(run.network.state_dict())
-    run.network.load_state_dict(start)
-    terms = exact_terms(run.network, rows)
-    loss = sum(terms.values())
-    if loss >= bound:
-        run.network.load_state_dict(end)
-        return run
-    row = {"phase": "start", "epoch": 0, "loss": loss, **terms}
-    return run._replace(loss=loss, history=[*run.history, row])
+    best, state = run, copy.deepcopy(network.state_dict())
+    for one in promising:
+        network.load_state_dict(one.module)
+        terms = exact_terms(network, rows)
+        loss = sum(terms.values())
+        if loss < min(best.loss, bound):
+            row = {"phase": one.phase, "epoch": one.epoch, "loss": loss, **terms}
+            best = run._replace(loss=loss, history=[*run.history, row])
+            state = copy.deepcopy(network.state_dict())
+    network.load_state_dict(state)
+    return best
 
 
 def check_n_jobs(estimator: Any, n_runs: int) -> None:

@@ -22,7 +22,7 @@ from ._modules import (
 )
 from ._pretraining import build_autoencoder
 from ._tensors import make_generator
-from ._training import Training
+from ._training import Passed, Training
 from ._values import Reader, Refusal, Writer
 
 # The plain attributes of the modules, which a `state_dict` does not hold.
@@ -225,6 +225,11 @@ def whole_state(training: Training, state: dict[str, Any]) -> dict[str, Any]:
         moments[i] = own
     if differences(fresh["module"], state["module"]):
         raise ValueError("the state of its training does not fit the network")
+    best = state["best"]
+    if best is not None and (
+        best.keys() != set(Passed._fields) or differences(fresh["module"], best["module"])
+    ):
+        raise ValueError("the best state of its training does not fit the network")
     torch.Generator().set_state(state["generator"])
     check_history(state["history"])
     for name in ("epoch", "n_no_change", "best_loss"):

@@ -8,7 +8,7 @@ hears of every epoch.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 import torch
@@ -49,6 +49,18 @@ class Watcher(ABC):
     @abstractmethod
     def end(self, row: dict[str, Any]) -> None:
         """An epoch has ended; ``row`` is that of the history."""
+
+
+class Passed(NamedTuple):
+    """A state that a training went through: that of its module after an epoch of a phase.
+
+    And its loss there, where it is at hand: over a whole pass, each batch as it was met.
+    """
+
+    phase: str
+    epoch: int
+    loss: float | None
+    module: dict[str, Any]
 
 
 @final
@@ -99,6 +111,7 @@ class Training:
         self.labels: Tensor | None = None  # clusters of the rows in the last epoch
         self.start_loss: float | None = None  # None unless it trained the first epoch
         self.best_loss = float("inf")
+        self.best: Passed | None = None  # the state after the epoch of that loss, if to be kept
         self.n_no_change = 0
 
     def run(
@@ -108,9 +121,12 @@ class Training:
         max_iter: int,
         tol: float,
         n_iter_no_change: int,
+        keep_best: bool = False,
         watch: Watcher | None = None,
     ) -> bool:
         """Train until the loss is flat, ``max_iter`` epochs have passed or ``watch`` stops it.
+
+        With ``keep_best`` the state after the epoch of the lowest loss is `best`.
 
         Returns
         -------
@@ -127,6 +143,9 @@ class Training:
             loss = self.run_epoch(rows, watch=watch)
             improved = loss < self.best_loss - tol * abs(loss)
             self.n_no_change = 0 if improved else self.n_no_change + 1
+            if keep_best and loss < self.best_loss:
+                state = copy.deepcopy(self.module.state_dict())
+                self.best = Passed("best", self.epoch, loss, state)
             self.best_loss = min(loss, self.best_loss)
             if journal is not None:
                 journal.keep(self, stopped=watch is not None and watch.stopped)
@@ -212,6 +231,7 @@ class Training:
             "history": list(self.history),
             "labels": self.labels,
             "best_loss": self.best_loss,
+            "best": None if self.best is None else self.best._asdict(),
             "n_no_change": self.n_no_change,
         }
 
@@ -231,6 +251,7 @@ class Training:
         device = next(iter(self.module.parameters())).device
         self.labels = None if state["labels"] is None else state["labels"].to(device)
         self.best_loss = state["best_loss"]
+        self.best = None if state["best"] is None else Passed(**state["best"])
         self.n_no_change = state["n_no_change"]
 
 

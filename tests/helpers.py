@@ -14,6 +14,12 @@ BOTH = [ClusteringModuleGMM, DeepAEClustering]
 # Every loss is flat after two epochs: a fit that converges at once and does not warn.
 AT_ONCE = {"tol": 1e3, "n_iter_no_change": 1}
 
+# The terms of the loss, as rows of the history name them.
+HISTORY = {
+    ClusteringModuleGMM: ["E1", "E2", "E3", "E4"],
+    DeepAEClustering: ["reconstruction", "E1", "E2", "orthonormality", "E4"],
+}
+
 
 def quick(cls, **params):
     """An estimator that is small, seeded and converges after two epochs."""

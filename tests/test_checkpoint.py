@@ -372,8 +372,10 @@ def test_another_fit_is_refused_and_left_as_it_is(seed, tmp_path):
 def test_another_format_is_refused(seed, tmp_path, monkeypatch):
     X, model = rows_of(seed), make(ClusteringModuleGMM, checkpoint=tmp_path)
     clone(model).fit(X)
-    monkeypatch.setattr(_checkpoint, "FORMAT", 2)
-    with pytest.raises(ValueError, match=r"has format 1, written by skaecm .* from format 2\."):
+    old, new = _checkpoint.FORMAT, _checkpoint.FORMAT + 1
+    monkeypatch.setattr(_checkpoint, "FORMAT", new)
+    match = rf"has format {old}, written by skaecm .* from format {new}\."
+    with pytest.raises(ValueError, match=match):
         model.fit(X)
 
 

@@ -13,9 +13,9 @@ import scipy.sparse as sp
 import torch
 from helpers import (
     AT_ONCE,
+    HISTORY,
     assert_same_fit,
     blobs,
-    learned,
     overlapping,
     quick,
 )
@@ -289,12 +289,6 @@ def test_covariances_are_floored(seed):
     assert np.isfinite(model.score(X))
 
 
-HISTORY = {
-    ClusteringModuleGMM: ["E1", "E2", "E3", "E4"],
-    DeepAEClustering: ["reconstruction", "E1", "E2", "orthonormality", "E4"],
-}
-
-
 def test_history(cls, seed):
     X, _ = blobs(seed)
     model = quick(cls, n_iter_no_change=3).fit(X)
@@ -320,39 +314,6 @@ def test_training_lowers_the_loss(cls, seed):
     trained = quick(cls, n_iter_no_change=20, max_iter=50, learning_rate_init=1e-3).fit(X)
     assert trained.loss_ < start.loss_
     assert trained.loss_curve_[-1] < trained.loss_curve_[0]
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_a_fit_is_no_worse_than_its_start(cls, seed):
-    """Steps that are far too large: what comes back is the start, and the history says so."""
-    X, _ = blobs(seed)
-    params = {"tol": 1e-4}
-    if cls is DeepAEClustering:
-        # Pretraining takes such steps too.
-        params["pretrain_iter"] = 0
-    trained = quick(cls, learning_rate_init=1e4, max_iter=2, **params).fit(X)
-    start = quick(cls, max_iter=0, **params).fit(X)
-    *epochs, last = trained.history_
-    assert {row["phase"] for row in epochs} == {"training", "averaging"}
-    assert list(last) == ["phase", "epoch", "loss", *HISTORY[cls]]
-    assert (last["phase"], last["epoch"], last["loss"]) == ("start", 0, trained.loss_)
-    assert trained.n_iter_ > 0
-    own = {"history_", "loss_curve_", "n_iter_", "converged_"}
-    found, expected = learned(trained), learned(start)
-    for name in expected.keys() - own:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-
-
-@pytest.mark.filterwarnings("ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning")
-def test_a_start_that_is_kept_is_said(cls, seed):
-    X, _ = blobs(seed)
-    params = {"pretrain_iter": 0} if cls is DeepAEClustering else {}
-    model = quick(cls, learning_rate_init=1e4, max_iter=2, tol=1e-4, n_iter_no_change=3, **params)
-    with pytest.warns(ConvergenceWarning, match=r"raised the loss in max_iter=2.*start was kept"):
-        model.fit(X)
-    # What a callback stops is what it saw last, better or worse.
-    stopped = model.set_params(callback=lambda row: True).fit(X)
-    assert [row["phase"] for row in stopped.history_] == ["training"]
 
 
 def test_max_iter_0_keeps_the_start(cls, seed):
