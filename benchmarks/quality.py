@@ -143,6 +143,7 @@ ABLATIONS = {
         "neighbours of X": {"n_neighbors": 10},
         "tol=0.001": {"tol": 1e-3},
         "500-500-500": {"hidden_layer_sizes": (500, 500, 500)},
+        "500-500-2000": {"hidden_layer_sizes": (500, 500, 2000)},
         "gamma=0": {"gamma": 0.0},
         "alpha=0": {"alpha": 0.0},
         "lam=0": {"lam": 0.0},

@@ -86,7 +86,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         more than 50 directions (see Notes), as texts do, 10 becomes 100, or `n_features`
         if less. With less than `k`, the centroids cannot be orthonormal: the mixture's
         distortion is then kept in full and `lam` is not used.
-    hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
+    hidden_layer_sizes : sequence of int, default=(500, 500, 1000)
         Widths of the encoder's hidden layers, LeakyReLU(0.2) between them; the
         decoder is its mirror image.
     autoencoder : callable, default=None
@@ -331,7 +331,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         k=8,
         *,
         n_components=None,
-        hidden_layer_sizes=(500, 500, 2000),
+        hidden_layer_sizes=(500, 500, 1000),
         autoencoder=None,
         alpha=None,
         beta=0.1,
