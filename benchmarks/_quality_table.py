@@ -60,7 +60,7 @@ def format_measure(values, place):
     return f"{np.mean(values):.3f} +- {np.std(values):.3f} {rank:>5s}"
 
 
-def format_data(name, found, places, ours, n_rows, k):
+def format_data(name, found, places, unit, n_rows, k):
     """The lines of one data set."""
     lines = [
         f"{name}: {n_rows} rows, {k} clusters",
@@ -68,7 +68,7 @@ def format_data(name, found, places, ours, n_rows, k):
         f"{'ARI':>15s} {'rank':>4s} {'clusters':>8s} {'epochs':>6s} {'seconds':>8s} {'CPU s':>8s} "
         f"{'of ours':>7s}",
     ]
-    unit = found[ours]["cpu_seconds"] if ours in found else np.nan
+    of_unit = found[unit]["cpu_seconds"] if unit in found else np.nan
     for method, one in found.items():
         start = f"  {method:28s} {one['seeds']:5d} "
         if not one["seeds"]:
@@ -76,7 +76,7 @@ def format_data(name, found, places, ours, n_rows, k):
             continue
         place = places.get(method, {})
         measures = " ".join(format_measure(one[key], place.get(key)) for key in MEASURES)
-        share = one["cpu_seconds"] / unit if unit > 0 else np.nan
+        share = one["cpu_seconds"] / of_unit if of_unit > 0 else np.nan
         costs = f"{one['seconds']:8.0f} {one['cpu_seconds']:8.0f} {share:7.2f}"
         lines.append(
             f"{start}{measures} {one['clusters']:8d} {one['epochs'] or '-':>6} "
@@ -112,7 +112,7 @@ def format_means(found, places, methods):
     return lines
 
 
-def format_table(rows, data, methods, ranked, ours):
+def format_table(rows, data, methods, ranked, ours, twin):
     """The whole table.
 
     Parameters
@@ -126,17 +126,24 @@ def format_table(rows, data, methods, ranked, ours):
     ranked : sequence of str
         Those that are ranked.
     ours : str
-        The method whose CPU seconds are the unit of the others'.
+        One of these.
+    twin : str
+        A method that is not ranked, and has mean ranks of its own in the place of ``ours``.
+        Its CPU seconds are the unit of the others'.
     """
-    lines, found, places = [], {}, {}
+    lines, found, places, of_twin = [], {}, {}, {}
+    others = {twin, *ranked} - {ours}
     for name in data:
         mine = [row for row in rows if row["data"] == name]
         if not mine:
             continue
         found[name] = summaries(mine, methods)
         placed = ranks(found[name], ranked)
-        lines += format_data(name, found[name], placed, ours, mine[0]["n_rows"], mine[0]["k"])
+        lines += format_data(name, found[name], placed, twin, mine[0]["n_rows"], mine[0]["k"])
         lines.append("")
         if data[name]:
             places[name] = placed
-    return "\n".join(lines + format_means(found, places, methods))
+            of_twin[name] = ranks(found[name], others)
+    lines += format_means(found, places, methods)
+    lines += [f"In the place of {ours}:", *format_means(found, of_twin, [twin])[2:]]
+    return "\n".join(lines)

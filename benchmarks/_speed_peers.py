@@ -68,7 +68,7 @@ def run_peer_epochs(n, batch, repeats):
 
 
 def run_peer_fits(name, seeds):
-    """Fit and predict with defaults, beside DEC with 30 + 30 epochs."""
+    """Fit and predict with defaults, and with DEC's layers, beside DEC with 30 + 30 epochs."""
     from clustpy.deep import DEC
 
     data = datasets.load(name)
@@ -77,6 +77,7 @@ def run_peer_fits(name, seeds):
     builders = {
         "ours": lambda seed: DeepAEClustering(k, random_state=seed),
         "mixed": lambda seed: DeepAEClustering(k, mixed_precision=True, random_state=seed),
+        "wide": lambda seed: DeepAEClustering(k, hidden_layer_sizes=HIDDEN, random_state=seed),
         "DEC": lambda seed: DEC(k, pretrain_epochs=30, clustering_epochs=30, random_state=seed),
     }
     seconds = {key: [] for key in builders}

@@ -167,7 +167,9 @@ def check_precision(mixed_precision: bool, dtype: np.dtype, computed: torch.dtyp
 
 
 def check_hidden_sizes(sizes: Any) -> None:
-    """Raise if these are no widths of layers."""
+    """Raise if these are no widths of layers, nor a word for them."""
+    if isinstance(sizes, str):
+        return
     if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         raise ValueError(f"hidden_layer_sizes must hold integers of at least 1, but is {sizes!r}.")
 

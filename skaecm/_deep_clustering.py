@@ -28,7 +28,7 @@ from ._deep_fitted import BaseDeepFitted
 from ._deep_start import (
     codes,
     connected_start,
-    default_width,
+    design,
     embed,
     embed_centers,
     near_in_code,
@@ -37,7 +37,7 @@ from ._deep_start import (
 )
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, DeepNetwork, Description
-from ._pretraining import pretrain_once, recipe_of
+from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
 from ._tensors import to_numpy
 
@@ -86,9 +86,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         more than 50 directions (see Notes), as texts do, 10 becomes 100, or `n_features`
         if less. With less than `k`, the centroids cannot be orthonormal: the mixture's
         distortion is then kept in full and `lam` is not used.
-    hidden_layer_sizes : sequence of int, default=(500, 500, 1000)
-        Widths of the encoder's hidden layers, LeakyReLU(0.2) between them; the
-        decoder is its mirror image.
+    hidden_layer_sizes : sequence of int or "auto", default="auto"
+        Widths of the encoder's hidden layers (LeakyReLU), mirrored in the decoder. "auto" is
+        500-500-1000, or 500-500-2000 where X spreads over more than 50 directions.
     autoencoder : callable, default=None
         ``(n_features, n_components, generator) -> (encoder, decoder)``, a pair of
         torch modules, in place of `hidden_layer_sizes`. Weights should be drawn
@@ -305,7 +305,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         **BaseModuleClusterer._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left"), "array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": ["array-like", StrOptions({"auto"})],
         "autoencoder": [callable, None],
         "n_neighbors": [
             Interval(Integral, 1, None, closed="left"),
@@ -331,7 +331,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         k=8,
         *,
         n_components=None,
-        hidden_layer_sizes=(500, 500, 1000),
+        hidden_layer_sizes="auto",
         autoencoder=None,
         alpha=None,
         beta=0.1,
@@ -441,9 +441,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             autoencoder = copy.deepcopy(init).to(data.rows.device, data.rows.dtype)
             seeks = self._seeks_in_code(data)
             return autoencoder, [], near_in_code(autoencoder, data) if seeks else data
-        width = default_width(data) if self.n_components is None else self.n_components
+        width, recipe = design(data, self.n_components, self.autoencoder, self.hidden_layer_sizes)
         warn_about_width(width, data.k)
-        pretrain = partial(self._pretrain, width=width, seed=seed, watch=watch)
+        pretrain = partial(self._pretrain, width=width, recipe=recipe, seed=seed, watch=watch)
         n_first = self.pretrain_iter // 2 if self._seeks_in_code(data) else 0
         if n_first == 0:
             return *pretrain(data, "pretraining", self.pretrain_iter), data
@@ -474,17 +474,17 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         n_epochs: int,
         *,
         width: int,
+        recipe: Recipe,
         seed: int,
         watch: Watch,
         before: tuple[Autoencoder | None, int] = (None, 0),
     ) -> tuple[Autoencoder, list[dict[str, Any]]]:
-        """An autoencoder with a code of ``width``, trained to reconstruct, and its history.
+        """What ``recipe`` builds with a code of ``width``, trained to reconstruct, its history.
 
         ``before`` is the one to train further, with the number of epochs that made it.
         """
         assert data.standardizer is not None
         device = data.rows.device
-        recipe = recipe_of(self.autoencoder, self.hidden_layer_sizes)
         if self.memory is not None:
             check_picklable("autoencoder", recipe)
             check_picklable("augment", self.augment)

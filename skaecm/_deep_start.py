@@ -1,5 +1,6 @@
-"""Where joint training starts: how wide the code is, where its centroids lie, and W, b, M there."""
+"""Where joint training starts: the shape of the autoencoder, the centroids in its code, W, b, M."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ._data import Data
 from ._graph import NEIGHBOURS, connected_clusters, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardizer
+from ._pretraining import Recipe, recipe_of
 from ._progress import Watch
 from ._rows import Rows, make_rows
 from ._tensors import make_generator
@@ -19,23 +21,40 @@ from ._training import Training, apply, check_finite
 
 # Narrower embeddings lose too much of X, even for few clusters.
 LEAST_WIDTH = 10
+LAYERS = (500, 500, 1000)
 
-# Rows that spread over more directions than this need a wide code, as texts do. In a code as
-# wide, others keep what tells no clusters apart: images spread over some 10 to 30.
+# Rows that spread over more directions than this need a wide code, as texts do, and a wide layer
+# before it. In a code as wide, others keep what tells no clusters apart: images spread over some
+# 10 to 30.
 MANY_DIRECTIONS = 50
 GREAT_WIDTH = 100
+WIDE_LAYERS = (500, 500, 2000)
 
 # So many random directions tell over how many the rows spread.
 PROBES = 64
 
 
-def default_width(data: Data) -> int:
-    """The width of the embedding where the user names none."""
-    assert data.standardizer is not None
-    spreads = n_directions(data.of_start().rows, data.standardizer) > MANY_DIRECTIONS
-    wide = min(GREAT_WIDTH, data.x.shape[1]) if spreads else LEAST_WIDTH
-    # k centroids can be orthonormal in no fewer columns.
-    return max(data.k, wide)
+def design(
+    data: Data,
+    n_components: int | None,
+    autoencoder: Recipe | None,
+    hidden_layer_sizes: Sequence[int] | str,
+) -> tuple[int, Recipe]:
+    """The width of the embedding, and what builds its encoder and decoder.
+
+    They suit the rows where the user names none.
+    """
+    layers = () if autoencoder is not None else hidden_layer_sizes
+    if n_components is None or isinstance(layers, str):
+        assert data.standardizer is not None
+        spreads = n_directions(data.of_start().rows, data.standardizer) > MANY_DIRECTIONS
+        if n_components is None:
+            wide = min(GREAT_WIDTH, data.x.shape[1]) if spreads else LEAST_WIDTH
+            # k centroids can be orthonormal in no fewer columns.
+            n_components = max(data.k, wide)
+        if isinstance(layers, str):
+            layers = WIDE_LAYERS if spreads else LAYERS
+    return n_components, recipe_of(autoencoder, layers)
 
 
 def n_directions(rows: Rows, standardizer: Standardizer) -> float:

@@ -114,6 +114,7 @@ ROOMS |= {
         "_initialization",
         "_mixtures",
         "_modules",
+        "_pretraining",
         "_progress",
         "_rows",
         "_tensors",

@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT, blobs
 from sklearn.utils import Bunch
 
-from skaecm import DeepAEClustering, _modules
+from skaecm import DeepAEClustering, _deep_start, _modules
 
 FOLDER = ROOT / "benchmarks"
 COMMITTED = FOLDER / "results" / "quality.jsonl"
@@ -68,11 +68,13 @@ def test_table_gives_means_spreads_and_ranks(quality):
             row(quality, "usps", OURS, 0, acc=0.8, epochs={"pretraining": 50, "training": 30}),
             row(quality, "usps", OURS, 1, acc=0.9, n_clusters=9, epochs={"training": 40}),
             row(quality, "usps", images, acc=0.95),
+            row(quality, "usps", quality.SAME_LAYERS, acc=0.55, cpu_seconds=40.0),
             row(quality, "usps", "KMeans", acc=0.6, cpu_seconds=5.0),
             row(quality, "usps", "DEC", acc=0.6),
             row(quality, "usps", "VaDE", error="ValueError: NaN"),
             row(quality, "pendigits", OURS, 0, acc=0.5),
             row(quality, "pendigits", OURS, 1, acc=0.5, device="a GPU", cpu_seconds=1.0),
+            row(quality, "pendigits", quality.SAME_LAYERS, acc=0.8),
             row(quality, "pendigits", "DEC", acc=0.7, device="a GPU"),
             row(quality, "mnist_70000", "DEC", acc=0.1),
         ],
@@ -82,21 +84,24 @@ def test_table_gives_means_spreads_and_ranks(quality):
     data, means = table.split("Mean rank over data sets")
     usps, pendigits = data.split("pendigits:")
     measure = ["0.850", "+-", "0.050", "1"]
-    assert words_of(usps, OURS + "  ") == [[OURS, "2", *3 * measure, "9", "60", "10", "20", "1.00"]]
+    assert words_of(usps, OURS + "  ") == [[OURS, "2", *3 * measure, "9", "60", "10", "20", "0.50"]]
     assert words_of(usps, images)[0][3:7] == ["0.950", "+-", "0.000", "-"]
     # Equal means share a rank, and what gave no labels comes last.
     assert words_of(usps, "KMeans")[0][5] == words_of(usps, "DEC")[0][5] == "2.5"
-    assert words_of(usps, "KMeans")[0][-4:] == ["-", "10", "5", "0.25"]
+    assert words_of(usps, "KMeans")[0][-4:] == ["-", "10", "5", "0.12"]
     assert "no labels: ValueError: NaN" in usps
     # What a run cost is told of a CPU only.
     assert words_of(pendigits, OURS)[0][-3:] == ["10", "20", "1.00"]
     assert words_of(pendigits, "DEC")[0][-3:] == ["-", "-", "-"]
     # The best first; a set outside the ranks is shown and does not count.
     expected = {OURS: (2, 1.5), "DEC": (2, 1.75), "KMeans": (1, 2.5), "VaDE": (1, 4.0)}
+    means, of_twin = means.split(f"In the place of {OURS}:")
     lines = [line.split() for line in means.splitlines()[2:]]
     assert [line[0] for line in lines] == list(expected)
     for line, (n_sets, rank) in zip(lines, expected.values(), strict=True):
         assert (int(line[1]), float(line[5])) == (n_sets, pytest.approx(rank, abs=0.005))
+    (line,) = words_of(of_twin, quality.SAME_LAYERS)
+    assert line[-6:-1] == ["2", *3 * ["2.00"], "2.00"]
     assert "mnist_70000: 100 rows" in table
 
 
@@ -181,7 +186,11 @@ def test_settings_say_all_and_survive_json(quality):
 
 def test_peers_get_at_least_our_epochs_and_sizes(quality):
     default = DeepAEClustering()
-    assert default.hidden_layer_sizes == quality.HIDDEN
+    # Theirs are none of the settings: they are ClustPy's own.
+    for layers in (_deep_start.LAYERS, _deep_start.WIDE_LAYERS):
+        assert np.all(np.array(layers) <= quality.HIDDEN)
+    same = DeepAEClustering(**quality.OUR_SETTINGS[quality.SAME_LAYERS])
+    assert same.hidden_layer_sizes == quality.HIDDEN
     taken = [
         sum(row["epochs"].values())
         for row in map(json.loads, COMMITTED.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""How wide the embedding is where nobody says."""
+"""How wide the embedding and the layers before it are where nobody says."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from skaecm import DeepAEClustering, _blocks
 from skaecm._deep_start import PROBES, n_directions
 from skaecm._modules import Standardizer
 from skaecm._rows import make_rows
+from skaecm.autoencoders import MLPAutoencoder
 
 
 def spread(seed, n=400, d=200):
@@ -26,6 +27,28 @@ def flat(seed, n=400, d=200):
 def width(X, sample_weight=None, **params):
     model = quick(DeepAEClustering, **{"n_components": None, **params})
     return model.fit(X, sample_weight=sample_weight).n_components_
+
+
+def layers(X, **params):
+    """The widths of the encoder, from the rows to the code."""
+    model = quick(DeepAEClustering, **{"hidden_layer_sizes": "auto", "pretrain_iter": 1, **params})
+    encoder = model.fit(X).autoencoder_.encoder
+    return [m.out_features for m in encoder if isinstance(m, torch.nn.Linear)]
+
+
+@pytest.mark.filterwarnings("ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning")
+def test_rows_that_spread_over_many_directions_get_a_wide_layer_before_the_code(seed):
+    assert layers(spread(seed)) == [500, 500, 2000, 4]
+    assert layers(flat(seed)) == [500, 500, 1000, 4]
+    assert layers(spread(seed), n_components=None) == [500, 500, 2000, 100]
+    assert layers(spread(seed), hidden_layer_sizes=(7,), n_components=None) == [7, 100]
+    assert layers(flat(seed), hidden_layer_sizes=()) == [4]
+
+
+def test_an_autoencoder_of_ones_own_takes_the_place_of_layers(seed):
+    pair = MLPAutoencoder((5,))
+    assert layers(spread(seed), autoencoder=pair) == [5, 4]
+    assert layers(spread(seed), autoencoder=pair, n_components=None) == [5, 100]
 
 
 def test_rows_that_spread_over_many_directions_get_a_wide_embedding(seed):
