@@ -40,8 +40,8 @@ The methods:
       epochs as the peers get altogether, then k-means on the code.
     - ``GaussianMixture``: on 50 principal components where there are more than 100 columns.
     - ClustPy 0.0.3, in an environment of its own, made in ``--peers-folder`` as
-      ``partners.py`` makes it. Hidden layers are its defaults, 500-500-2000. Ours has
-      so wide ones for texts only, and is therefore run with them on all sets too, as
+      ``partners.py`` makes it. Hidden layers are its defaults, 500-500-2000. Of these
+      sets ours has so wide ones for texts only, and is therefore run with them on all sets too, as
       ``..., 500-500-2000``. The width of the
       code is ours, 100 for texts, else the larger of k and 10, but for ACe/DeC, which splits
       it and keeps its wider 20. Epochs are its defaults, 100 and 150: as released, and about

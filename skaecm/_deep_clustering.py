@@ -88,7 +88,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         distortion is then kept in full and `lam` is not used.
     hidden_layer_sizes : sequence of int or "auto", default="auto"
         Widths of the encoder's hidden layers (LeakyReLU), mirrored in the decoder. "auto" is
-        500-500-1000, or 500-500-2000 where X spreads over more than 50 directions.
+        500-500-2000, or 500-500-1000 for 5000 rows and more over at most 50 directions.
     autoencoder : callable, default=None
         ``(n_features, n_components, generator) -> (encoder, decoder)``, a pair of
         torch modules, in place of `hidden_layer_sizes`. Weights should be drawn

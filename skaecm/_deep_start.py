@@ -21,14 +21,16 @@ from ._training import Training, apply, check_finite
 
 # Narrower embeddings lose too much of X, even for few clusters.
 LEAST_WIDTH = 10
-LAYERS = (500, 500, 1000)
 
-# Rows that spread over more directions than this need a wide code, as texts do, and a wide layer
-# before it. In a code as wide, others keep what tells no clusters apart: images spread over some
-# 10 to 30.
+# Rows that spread over more directions than this need a wide code, as texts do. In a code as
+# wide, others keep what tells no clusters apart: images spread over some 10 to 30.
 MANY_DIRECTIONS = 50
 GREAT_WIDTH = 100
-WIDE_LAYERS = (500, 500, 2000)
+
+# Of many rows, unless they spread, half as wide a layer before the code finds as good clusters in
+# two thirds of the time. A few rows, trained for fewer steps, need the wide one.
+LAYERS, LEAN_LAYERS = (500, 500, 2000), (500, 500, 1000)
+MANY_ROWS = 5000
 
 # So many random directions tell over how many the rows spread.
 PROBES = 64
@@ -53,7 +55,7 @@ def design(
             # k centroids can be orthonormal in no fewer columns.
             n_components = max(data.k, wide)
         if isinstance(layers, str):
-            layers = WIDE_LAYERS if spreads else LAYERS
+            layers = LAYERS if spreads or len(data.rows) < MANY_ROWS else LEAN_LAYERS
     return n_components, recipe_of(autoencoder, layers)
 
 

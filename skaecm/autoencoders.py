@@ -41,7 +41,7 @@ class MLPAutoencoder:
 
     Parameters
     ----------
-    hidden_layer_sizes : sequence of int, default=(500, 500, 1000)
+    hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
         Widths of the hidden layers of the encoder.
 
     Examples
@@ -53,7 +53,7 @@ class MLPAutoencoder:
     torch.Size([2, 4])
     """
 
-    hidden_layer_sizes: Sequence[int] = (500, 500, 1000)
+    hidden_layer_sizes: Sequence[int] = (500, 500, 2000)
 
     def __call__(
         self, n_features: int, n_components: int, generator: torch.Generator

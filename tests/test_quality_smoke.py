@@ -187,7 +187,7 @@ def test_settings_say_all_and_survive_json(quality):
 def test_peers_get_at_least_our_epochs_and_sizes(quality):
     default = DeepAEClustering()
     # Theirs are none of the settings: they are ClustPy's own.
-    for layers in (_deep_start.LAYERS, _deep_start.WIDE_LAYERS):
+    for layers in (_deep_start.LAYERS, _deep_start.LEAN_LAYERS):
         assert np.all(np.array(layers) <= quality.HIDDEN)
     same = DeepAEClustering(**quality.OUR_SETTINGS[quality.SAME_LAYERS])
     assert same.hidden_layer_sizes == quality.HIDDEN

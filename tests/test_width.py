@@ -31,16 +31,16 @@ def width(X, sample_weight=None, **params):
 
 def layers(X, **params):
     """The widths of the encoder, from the rows to the code."""
-    model = quick(DeepAEClustering, **{"hidden_layer_sizes": "auto", "pretrain_iter": 1, **params})
-    encoder = model.fit(X).autoencoder_.encoder
+    at_once = {"pretrain_iter": 0, "max_iter": 0, "hidden_layer_sizes": "auto"}
+    encoder = quick(DeepAEClustering, **(at_once | params)).fit(X).autoencoder_.encoder
     return [m.out_features for m in encoder if isinstance(m, torch.nn.Linear)]
 
 
-@pytest.mark.filterwarnings("ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning")
-def test_rows_that_spread_over_many_directions_get_a_wide_layer_before_the_code(seed):
-    assert layers(spread(seed)) == [500, 500, 2000, 4]
-    assert layers(flat(seed)) == [500, 500, 1000, 4]
-    assert layers(spread(seed), n_components=None) == [500, 500, 2000, 100]
+def test_many_rows_that_do_not_spread_get_a_lean_layer_before_the_code(seed):
+    assert layers(flat(seed, n=5000)) == [500, 500, 1000, 4]
+    assert layers(flat(seed, n=4999)) == [500, 500, 2000, 4]
+    assert layers(spread(seed, n=5000)) == [500, 500, 2000, 4]
+    assert layers(flat(seed, n=5000), n_components=None) == [500, 500, 1000, 10]
     assert layers(spread(seed), hidden_layer_sizes=(7,), n_components=None) == [7, 100]
     assert layers(flat(seed), hidden_layer_sizes=()) == [4]
 
