@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from _cm_speed import fit, resident_peak
 from _speed_clock import (
+    HIDDEN,
     MNIST_SHAPE,
     WIDTH,
     K,
@@ -337,6 +338,7 @@ def run_gpu_fit(epochs, precision):
     model = DeepAEClustering(
         K,
         n_neighbors=None,
+        hidden_layer_sizes=HIDDEN,
         tol=0.0,
         n_iter_no_change=10**6,
         device="cuda",
