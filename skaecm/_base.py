@@ -436,7 +436,8 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         dtype = compute_dtype(x.dtype, device)
         held = self._make_rows(x, weight, device, dtype, ranks, sample_size(k or MOST_CLUSTERS))
         rows = share.rows(held)
-        data = Data(x, weight, share, held, rows, None, Partners(rows, None, None), graph, k)
+        alone = Partners(rows, None, None)
+        data = Data(x, weight, n_weighted, share, held, rows, None, alone, graph, k)
         check_partners(rows, augment=self.augment, image_shape=self.image_shape)
         if not reset:
             return data.filled_with(self.module_.standardizer.offset)

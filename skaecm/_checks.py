@@ -167,11 +167,12 @@ def check_precision(mixed_precision: bool, dtype: np.dtype, computed: torch.dtyp
 
 
 def check_hidden_sizes(sizes: Any) -> None:
-    """Raise if these are no widths of layers, nor a word for them."""
-    if isinstance(sizes, str):
-        return
-    if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-        raise ValueError(f"hidden_layer_sizes must hold integers of at least 1, but is {sizes!r}.")
+    """Raise if these are neither "auto" nor widths of layers."""
+    is_auto = isinstance(sizes, str) and sizes == "auto"
+    if not is_auto and not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise ValueError(
+            f'hidden_layer_sizes must be "auto" or hold integers of at least 1, but is {sizes!r}.'
+        )
 
 
 def check_same(parameter: str, pairs: dict[str, tuple[int, int]]) -> None:
@@ -314,8 +315,9 @@ def warn_about_unconverged(max_iter: int, history: list[dict[str, Any]]) -> None
         )
     elif phase == "best":
         message = (
-            f"Training raised the loss after epoch {epoch} of max_iter={max_iter}, and the state "
-            "there was kept. Try a smaller learning_rate_init, or a larger tol to stop earlier."
+            f"Training was best in epoch {epoch} of max_iter={max_iter}: what came after raised "
+            "the loss, and the state there was kept. Try a smaller learning_rate_init, or a larger "
+            "tol to stop earlier."
         )
     else:
         message = (

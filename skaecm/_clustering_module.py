@@ -159,7 +159,7 @@ class ClusteringModuleGMM(BaseModuleClusterer):
     converged_ : bool
         Whether training became flat in the best run before `max_iter`.
     loss_ : float
-        Loss over all rows at the end.
+        Loss over all rows, in the state that was kept.
     loss_curve_ : list of float
         Mean loss of every epoch of the best run.
     history_ : list of dict

@@ -23,11 +23,12 @@ class Data(NamedTuple):
     one, they are the same. The standardizer is learned from the rows of a new fit; a
     pass over one more block has none. What training sees are the same rows with their
     partners. The graph is the one that the user gave. ``k`` is the number of clusters, 0
-    until it is counted.
+    until it is counted, and ``n_weighted`` that of all rows that carry weight.
     """
 
     x: Any
     weight: np.ndarray | None
+    n_weighted: int
     share: Share
     held: Rows
     rows: Rows

@@ -243,7 +243,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     converged_ : bool
         Whether training became flat in the best run before `max_iter`.
     loss_ : float
-        Loss over all rows at the end.
+        Loss over all rows, in the state that was kept.
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict

@@ -55,7 +55,7 @@ def design(
             # k centroids can be orthonormal in no fewer columns.
             n_components = max(data.k, wide)
         if isinstance(layers, str):
-            layers = LAYERS if spreads or len(data.rows) < MANY_ROWS else LEAN_LAYERS
+            layers = LAYERS if spreads or data.n_weighted < MANY_ROWS else LEAN_LAYERS
     return n_components, recipe_of(autoencoder, layers)
 
 

@@ -184,11 +184,11 @@ class BaseFittedClusterer(
         Returns
         -------
         history : pandas.DataFrame
-            A row for every epoch of `history_`, and for the start where that was kept. The
-            columns are "phase", "epoch", "loss", the terms of the loss, "changed" (NaN where
-            there is none) and "best": whether the loss is the lowest of its phase, at its
-            first epoch if several have it. A phase is a run of epochs of one name: those of
-            a `partial_fit` after a fit are another one.
+            A row for every epoch of `history_`, and for a state before the end where one
+            was kept. The columns are "phase", "epoch", "loss", the terms of the loss,
+            "changed" (NaN where there is none) and "best": whether the loss is the lowest of
+            its phase, at its first epoch if several have it. A phase is a run of epochs of
+            one name: those of a `partial_fit` after a fit are another one.
 
         Raises
         ------

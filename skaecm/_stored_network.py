@@ -225,11 +225,7 @@ def whole_state(training: Training, state: dict[str, Any]) -> dict[str, Any]:
         moments[i] = own
     if differences(fresh["module"], state["module"]):
         raise ValueError("the state of its training does not fit the network")
-    best = state["best"]
-    if best is not None and (
-        best.keys() != set(Passed._fields) or differences(fresh["module"], best["module"])
-    ):
-        raise ValueError("the best state of its training does not fit the network")
+    check_best(state["best"], fresh["module"])
     torch.Generator().set_state(state["generator"])
     check_history(state["history"])
     for name in ("epoch", "n_no_change", "best_loss"):
@@ -237,6 +233,18 @@ def whole_state(training: Training, state: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} of its training is {state[name]!r}")
     groups = fresh["optimizer"]["param_groups"]
     return state | {"optimizer": {"state": moments, "param_groups": groups}}
+
+
+def check_best(best: Any, module: dict[str, Any]) -> None:
+    """Raise if the best state of a training, where it has one, is none of ``module``."""
+    if best is None:
+        return
+    if type(best) is not dict or best.keys() != set(Passed._fields):
+        raise ValueError(f"the best state of its training is {best!r:.80}")
+    kinds = {"phase": str, "epoch": int, "loss": float, "module": dict}
+    wrong = [name for name, kind in kinds.items() if type(best[name]) is not kind]
+    if wrong or differences(module, best["module"]):
+        raise ValueError("the best state of its training does not fit the network")
 
 
 def check_history(history: list[Any]) -> None:

@@ -52,9 +52,10 @@ class Watcher(ABC):
 
 
 class Passed(NamedTuple):
-    """A state that a training went through: that of its module after an epoch of a phase.
+    """A state that a training went through, and the row of the history that tells of it.
 
-    And its loss there, where it is at hand: over a whole pass, each batch as it was met.
+    The phase is "start" or "best". The state is that after the epoch, and the loss, where it is
+    at hand, that of the epoch, each batch as it was met.
     """
 
     phase: str

@@ -86,7 +86,7 @@ def test_the_best_epoch_is_kept_where_training_breaks_down(seed):
 
 def test_an_epoch_that_is_kept_is_said(seed):
     X = overlapping(seed)
-    with pytest.warns(ConvergenceWarning, match=r"after epoch [5-7] of max_iter=8, .* kept"):
+    with pytest.warns(ConvergenceWarning, match=r"best in epoch [5-7] of max_iter=8: .* kept"):
         make(random_state=seed).fit(X)
 
 
@@ -120,8 +120,24 @@ def test_a_killed_fit_has_the_same_epoch(seed, tmp_path, epoch):
 
 def test_of_several_runs_that_break_down_the_best_is_kept(seed):
     X = overlapping(seed)
-    losses = [make(random_state=seed, n_init=n).fit(X).loss_ for n in (1, 2, 3)]
+    fits = [make(random_state=seed, n_init=n).fit(X) for n in (1, 2, 3)]
+    assert [model.history_[-1]["phase"] for model in fits] == 3 * ["best"]
+    losses = [model.loss_ for model in fits]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_the_kept_epoch_ends_the_table_and_the_curve(seed):
+    pytest.importorskip("pandas")
+    plt = pytest.importorskip("matplotlib.pyplot")
+    from skaecm.plotting import LossCurveDisplay
+
+    model = make(random_state=seed).fit(overlapping(seed))
+    last = model.history_frame().iloc[-1]
+    assert (last["phase"], last["epoch"]) == ("best", model.history_[-1]["epoch"])
+    assert (last["loss"], bool(last["best"])) == (model.loss_, True)
+    curve = LossCurveDisplay.from_estimator(model).lines_["loss"].get_ydata()
+    np.testing.assert_array_equal(curve, [row["loss"] for row in model.history_])
+    plt.close("all")
 
 
 # The start

@@ -315,7 +315,7 @@ def test_autoencoders_that_are_refused(recipe, message):
 
 @pytest.mark.parametrize("sizes", [(0,), (5, -1), (2.5,)])
 def test_hidden_layer_sizes_that_are_refused(sizes):
-    with pytest.raises(ValueError, match="hidden_layer_sizes must hold integers of at least 1"):
+    with pytest.raises(ValueError, match='hidden_layer_sizes must be "auto" or hold integers'):
         quick(DeepAEClustering, hidden_layer_sizes=sizes).fit(blobs(0)[0])
 
 

@@ -1,10 +1,13 @@
 """How wide the embedding and the layers before it are where nobody says."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from helpers import quick
+from helpers import assert_same_fit, quick
+from sklearn.base import clone
 
 from skaecm import DeepAEClustering, _blocks
 from skaecm._deep_start import PROBES, n_directions
@@ -29,10 +32,11 @@ def width(X, sample_weight=None, **params):
     return model.fit(X, sample_weight=sample_weight).n_components_
 
 
-def layers(X, **params):
+def layers(X, sample_weight=None, **params):
     """The widths of the encoder, from the rows to the code."""
     at_once = {"pretrain_iter": 0, "max_iter": 0, "hidden_layer_sizes": "auto"}
-    encoder = quick(DeepAEClustering, **(at_once | params)).fit(X).autoencoder_.encoder
+    model = quick(DeepAEClustering, **(at_once | params)).fit(X, sample_weight=sample_weight)
+    encoder = model.autoencoder_.encoder
     return [m.out_features for m in encoder if isinstance(m, torch.nn.Linear)]
 
 
@@ -43,6 +47,18 @@ def test_many_rows_that_do_not_spread_get_a_lean_layer_before_the_code(seed):
     assert layers(flat(seed, n=5000), n_components=None) == [500, 500, 1000, 10]
     assert layers(spread(seed), hidden_layer_sizes=(7,), n_components=None) == [7, 100]
     assert layers(flat(seed), hidden_layer_sizes=()) == [4]
+
+
+def test_auto_is_the_same_fit_as_the_layers_it_stands_for(seed, tmp_path):
+    """Alone, where pretraining is cached, and in a file."""
+    X, given = flat(seed, n=120), (500, 500, 2000)
+    auto, named = (
+        quick(DeepAEClustering, hidden_layer_sizes=sizes, memory=str(tmp_path)).fit(X)
+        for sizes in ("auto", given)
+    )
+    assert_same_fit(auto, named)
+    assert_same_fit(clone(auto).set_params(memory=None).fit(X), auto)
+    assert_same_fit(pickle.loads(pickle.dumps(auto)), auto)
 
 
 def test_an_autoencoder_of_ones_own_takes_the_place_of_layers(seed):
@@ -85,6 +101,13 @@ def test_rows_of_no_weight_do_not_widen_the_embedding(seed):
     weight = np.repeat([1.0, 0.0], 400)
     assert width(X) == 100
     assert width(X, weight) == 10
+
+
+def test_rows_of_no_weight_are_not_counted(seed):
+    X = flat(seed, n=6000)
+    assert layers(X) == [500, 500, 1000, 4]
+    assert layers(X, sample_weight=np.arange(6000) < 4999) == [500, 500, 2000, 4]
+    assert layers(X, sample_weight=np.arange(6000) < 5000) == [500, 500, 1000, 4]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0])
