@@ -44,12 +44,11 @@ from ._tensors import to_numpy
 # Epochs of the module alone, as published.
 MODULE_EPOCHS = 100
 
-# The default strength of the prior, times k: in balance a cluster's pull on one
-# row is alpha k, whatever k is.
+# The default strength of the prior, times k: in balance, a cluster's pull on one row.
 ALPHA_TIMES_K = 0.5
 
-# The "auto" of `tol`: without neighbours clusters still move after the first steep epochs.
-TOL, NEIGHBOURS_TOL = 1e-3, 1e-2
+# The "auto" of `tol`: without neighbours, in pretraining with them, in joint training with them.
+TOL, CODE_TOL, NEIGHBOURS_TOL = 1e-3, 1e-2, 3e-2
 
 
 class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
@@ -154,9 +153,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
         Wrapped in `sklearn.frozen.FrozenEstimator`, an estimator survives `clone`.
     pretrain_iter : int, default=50
-        Number of epochs of reconstruction before the start. Where neighbours are sought
-        anew in the code, one half comes before, and at most the other half after: with
-        neighbours it stops where joint training would.
+        Number of epochs of reconstruction before the start. Where neighbours are sought anew
+        in the code, one half comes before, and at most the other half after, by `tol`.
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one
         with the lowest loss is kept. A start that is given is tried once.
@@ -178,7 +176,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Constant in Adam's denominator. The published 1e-3 is ``1e-3 / B`` here.
     tol : float or "auto", default="auto"
         An epoch counts as progress when it betters the best loss by this share of it. "auto"
-        is 0.01 in training with neighbours, which hold their clusters together, else 0.001.
+        is 0.03 in joint training with neighbours, 0.01 in pretraining with them, else 0.001.
     n_iter_no_change : int, default=5
         Epochs without progress after which joint training has converged. One more
         epoch follows, whose weights after every step are averaged.
@@ -456,10 +454,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         autoencoder, more = pretrain(data, "neighbours", n_more, before=(autoencoder, n_first))
         return autoencoder, history + more, data
 
-    def _stopping_settings(self, max_iter: int, are_neighbours: bool) -> dict[str, Any]:
+    def _stopping_settings(
+        self, max_iter: int, are_neighbours: bool, tol: float = NEIGHBOURS_TOL
+    ) -> dict[str, Any]:
         settings = super()._stopping_settings(max_iter, are_neighbours)
         if self.tol == "auto":
-            settings["tol"] = NEIGHBOURS_TOL if are_neighbours else TOL
+            settings["tol"] = tol if are_neighbours else TOL
         return settings
 
     def _seeks_in_code(self, data: Data) -> bool:
@@ -490,7 +490,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             check_picklable("augment", self.augment)
         views = data.partners.graph, self.augment, self.image_shape
         autoencoder, n_before = before
-        stopping = self._stopping_settings(n_epochs, data.partners.are_neighbours)
+        stopping = self._stopping_settings(n_epochs, data.partners.are_neighbours, CODE_TOL)
         if phase == "pretraining":
             # A code goes on getting better while hardly more of X is reconstructed.
             stopping |= {"tol": 0.0, "n_iter_no_change": n_epochs}
