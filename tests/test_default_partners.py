@@ -83,10 +83,10 @@ def test_tol_by_whether_there_are_neighbours(seed, n_neighbors, tol):
 
 
 def test_pretraining_with_neighbours_goes_on_for_longer(seed):
-    """Until a hundredth: then joint training, until three hundredths."""
-    X, last = sheet(seed), {"pretrain_iter": 200, "n_iter_no_change": 2}
+    """Until an epoch gains less than a hundredth; joint training, less than three hundredths."""
+    params = {"pretrain_iter": 400, "max_iter": 200, "n_iter_no_change": 2, "tol": "auto"}
     losses = {"neighbours": [], "training": []}
-    for row in deep(max_iter=200, **last).fit(X).history_:
+    for row in deep(**params).fit(sheet(seed)).history_:
         losses.get(row["phase"], []).append(row["loss"])
     for phase, tol in {"neighbours": 1e-2, "training": 3e-2}.items():
         best = np.minimum.accumulate(losses[phase])
