@@ -47,6 +47,7 @@ DOCUMENTED = (
     "clusters hold rows after training",
     "The loss was still falling",
     "Training raised the loss",
+    "Training was best in epoch",
     "so many centroids cannot be orthonormal",
     "init has covariance_type",
 )

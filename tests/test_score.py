@@ -170,10 +170,15 @@ def test_in_a_search_over_a_pipeline(seed, scoring):
     pipeline = make_pipeline(StandardScaler(), quick(DeepAEClustering))
     grid = {"deepaeclustering__k": [2, 3], "deepaeclustering__beta": [0.1, 1.0]}
     search = GridSearchCV(pipeline, grid, scoring=scoring, cv=2, error_score="raise")
-    scores = [search.fit(*data).cv_results_["mean_test_score"] for data in ((X,), (X, y), (frame,))]
+    renamed = frame.set_axis(list("wxyz"), axis=1)
+    given = ((X,), (X, y), (frame,), (renamed,))
+    scores = [search.fit(*data).cv_results_["mean_test_score"] for data in given]
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(scores[0], scores[1])
-    np.testing.assert_allclose(scores[0], scores[2])
+    np.testing.assert_array_equal(scores[2], scores[3])
+    # A frame's columns are rounded in another order. Where a start is stationary, rounding is all
+    # that Adam's first steps see, so that they differ, if by little.
+    np.testing.assert_allclose(scores[0], scores[2], rtol=1e-3)
     if scoring is not log_likelihood_score:
         assert search.best_params_["deepaeclustering__k"] == 3
 
