@@ -26,8 +26,8 @@ The methods:
     - ``DeepAEClustering``: our default, the same for all data.
     - ``..., alone``: the same without partners. ``..., neighbours`` and ``..., images``: our
       settings for tables and for images with partners, those of ``partners.py``. ``..., lam=0``
-      and the like: the default with one change, run only where they are named. Shown, not
-      ranked.
+      and the like: the default with one change, of a parameter or of what the engine does by
+      itself (``_quality_engine.py``), run only where they are named. Shown, not ranked.
     - ``AE-CM+rand``, ``AE-CM+pre``: the published starts and tuned weights, in our engine:
       beta times the total variance, (alpha - 1) / B, lambda / B, Adam's epsilon 1e-3 / B,
       so many epochs without stopping early, the end handed back whether or not an epoch
@@ -66,16 +66,15 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import sklearn
 import torch
 from _environment import environment_python
+from _quality_engine import CHANGES, patched
 from _quality_table import format_table
 from partners import IMAGE_DATA, IMAGES, LARGEST, NEIGHBOURS, PEER_PACKAGES, PEERS_FOLDER
 from sklearn.cluster import KMeans, MiniBatchKMeans
@@ -154,7 +153,9 @@ ABLATIONS = {
         "beta=1": {"beta": 1.0},
     }.items()
 }
-OUR_SETTINGS |= ABLATIONS
+# Others, of the engine.
+CHANGED = {f"{OURS}, {change}": change for change in CHANGES}
+OUR_SETTINGS |= ABLATIONS | {method: {} for method in CHANGED}
 # What a run is given beside its settings, and what changes no cluster.
 NOT_SETTINGS = (
     "k",
@@ -238,6 +239,8 @@ def settings_of(name, method):
         params = DeepAEClustering(**OUR_SETTINGS[method]).get_params(deep=False)
         settings = {key: value for key, value in params.items() if key not in NOT_SETTINGS}
         settings["engine"] = ENGINE
+        if method in CHANGED:
+            settings["change"] = CHANGED[method]
     elif method in STARTS:
         p, beta, alpha, batch = PUBLISHED[NEAREST.get(name, name)]
         settings = STARTS[method] | {
@@ -285,17 +288,17 @@ def timed(function):
 
 def run_deep(settings, X, k, image_shape, seed):
     """Our estimator with these settings, our own or the published ones."""
-    rate = nullcontext()
+    fit_to = DeepAEClustering.fit
     if "published" in settings:
         params = published_params(settings, X)
-        rate = patch.object(_modules, "MODULE_RATE", settings["module_rate"])
+        fit_to = patched((_modules, "MODULE_RATE", settings["module_rate"]))
     else:
-        params = {key: value for key, value in settings.items() if key != "engine"}
+        params = {key: settings[key] for key in settings.keys() - {"engine", "change"}}
+        fit_to = CHANGES.get(settings.get("change"), fit_to)
     if params.get("augment") == "image":
         params["image_shape"] = image_shape
     model = DeepAEClustering(k, random_state=seed, **params)
-    with rate:
-        model, cost = timed(lambda: model.fit(X))
+    model, cost = timed(lambda: fit_to(model, X))
     return model.labels_, cost | {"epochs": count_epochs(model)}
 
 
@@ -557,7 +560,7 @@ def main():
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=[*DATA, *WHOLE], default=DATA)
-    usual = [method for method in METHODS if method not in ABLATIONS]
+    usual = [method for method in METHODS if method not in ABLATIONS | CHANGED]
     parser.add_argument("--method", nargs="+", choices=METHODS, default=usual)
     parser.add_argument("--seeds", type=int, help="seeds from 0, for all; 5, or 2 of the longest")
     parser.add_argument("--budget-minutes", type=float, default=np.inf, help="then start nothing")

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import ROOT, blobs
+from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
 from skaecm import DeepAEClustering, _deep_start, _modules
@@ -22,7 +23,7 @@ def quality(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     spec = importlib.util.spec_from_file_location("quality", FOLDER / "quality.py")
     module = importlib.util.module_from_spec(spec)
-    for name in ("quality", "partners", "_environment", "_quality_table"):
+    for name in ("quality", "partners", "_environment", "_quality_engine", "_quality_table"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "quality", module)
     spec.loader.exec_module(module)
@@ -232,6 +233,28 @@ def test_published_runs_have_one_learning_rate(quality, monkeypatch, method, exp
     quality.run_deep(settings, blobs(dtype=np.float32)[0], 3, None, 0)
     assert seen == [expected]
     assert _modules.MODULE_RATE == 3.0
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_changes_of_the_engine_end_with_their_fit(quality):
+    X = load_digits().data[:1000].astype(np.float32) / 16
+
+    def fit(method):
+        small = {"hidden_layer_sizes": (16,), "pretrain_iter": 30, "max_iter": 2}
+        model = DeepAEClustering(10, random_state=0, **small)
+        change = quality.settings_of("usps", method).get("change")
+        return quality.CHANGES.get(change, DeepAEClustering.fit)(model, X)
+
+    default = fit(OURS)
+    for method in quality.CHANGED:
+        changed = fit(method)
+        assert changed.k == 10
+        assert not np.array_equal(changed.embedding_centers_, default.embedding_centers_), method
+    after = fit(OURS)
+    np.testing.assert_array_equal(after.embedding_centers_, default.embedding_centers_)
+    # Moves go on from one fit to the next.
+    merged = fit(f"{OURS}, 2k merged at the end")
+    assert quality.count_epochs(merged)["training"] == 4
 
 
 def test_draw_is_fixed_and_stratified(quality, monkeypatch):
