@@ -1,4 +1,4 @@
-"""The table of ``quality.py``, from its rows: means, spreads and ranks.
+"""The tables of ``quality.py``, from its rows: means, spreads, ranks, and what changes gain.
 
 Knows no method and no data set by name; NumPy and SciPy only.
 """
@@ -112,7 +112,46 @@ def format_means(found, places, methods):
     return lines
 
 
-def format_table(rows, data, methods, ranked, ours, twin):
+def format_changes(rows, data, ours, changes):
+    """The lines of the ablations: what changes gain over ``ours``, by the same seeds.
+
+    Gains of accuracy and NMI by data set, and the time as a share of that of ``ours``, the mean
+    of the data sets' medians.
+    """
+    runs = {(row["data"], row["method"], row["seed"]): row for row in rows if "error" not in row}
+    lines = [
+        f"Ablations: {ours} with one change, less {ours} with the same seeds, ACC and NMI",
+        f"  {'change':26s} {'seeds':>5s} " + " ".join(f"{name:>13s}" for name in data) + "  time",
+    ]
+    for change in changes:
+        cells, counts, costs = [], [], []
+        for name in data:
+            pairs = [
+                (row, runs[name, ours, seed])
+                for (of_data, method, seed), row in runs.items()
+                if (of_data, method) == (name, change) and (name, ours, seed) in runs
+            ]
+            if not pairs:
+                cells.append(f"{'-':>13s}")
+                continue
+            gains = [np.mean([one[key] - base[key] for one, base in pairs]) for key in MEASURES[:2]]
+            cells.append(" ".join(f"{gain:+6.3f}" for gain in gains))
+            counts.append(len(pairs))
+            shares = [
+                one["cpu_seconds"] / base["cpu_seconds"]
+                for one, base in pairs
+                if one["device"] == base["device"] == "cpu"
+            ]
+            costs += [np.median(shares)] if shares else []
+        if counts:
+            seeds = "-".join(dict.fromkeys([str(min(counts)), str(max(counts))]))
+            cost = f"{np.mean(costs):5.2f}" if costs else f"{'-':>5s}"
+            label = change.removeprefix(f"{ours}, ")
+            lines.append(f"  {label:26s} {seeds:>5s} {' '.join(cells)} {cost}")
+    return lines
+
+
+def format_table(rows, data, methods, ranked, ours, twin, changes):
     """The whole table.
 
     Parameters
@@ -122,7 +161,7 @@ def format_table(rows, data, methods, ranked, ours, twin):
     data : dict of str to bool
         Data sets in order, and whether they count for the mean rank.
     methods : sequence of str
-        Methods in order.
+        Methods in order, those that have lines of their own.
     ranked : sequence of str
         Those that are ranked.
     ours : str
@@ -130,6 +169,8 @@ def format_table(rows, data, methods, ranked, ours, twin):
     twin : str
         A method that is not ranked, and has mean ranks of its own in the place of ``ours``.
         Its CPU seconds are the unit of the others'.
+    changes : sequence of str
+        Methods that are ``ours`` with one change.
     """
     lines, found, places, of_twin = [], {}, {}, {}
     others = {twin, *ranked} - {ours}
@@ -146,4 +187,5 @@ def format_table(rows, data, methods, ranked, ours, twin):
             of_twin[name] = ranks(found[name], others)
     lines += format_means(found, places, methods)
     lines += [f"In the place of {ours}:", *format_means(found, of_twin, [twin])[2:]]
+    lines += ["", *format_changes(rows, [name for name in data if data[name]], ours, changes)]
     return "\n".join(lines)

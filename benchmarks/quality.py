@@ -551,7 +551,9 @@ def run_missing(runs, run_one, *, seconds=np.inf, retry=False, keep=True):
 def write_table():
     """Write the table and give it back."""
     data = dict.fromkeys(DATA, True) | dict.fromkeys(WHOLE, False)
-    table = format_table(read_rows(), data, METHODS, RANKED, OURS, SAME_LAYERS)
+    shown = [method for method in METHODS if method in (*RANKED, SAME_LAYERS)]
+    changes = [method for method in OUR_SETTINGS if method != OURS]
+    table = format_table(read_rows(), data, shown, RANKED, OURS, SAME_LAYERS, changes)
     TABLE.write_text(table + "\n")
     return table
 
