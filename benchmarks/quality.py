@@ -142,6 +142,7 @@ ABLATIONS = {
         "k-means++": {"init": "k-means++"},
         "4 starts": {"n_init": 4},
         "no pretraining": {"pretrain_iter": 0},
+        "no joint training": {"max_iter": 0},
         "neighbours of X": {"n_neighbors": 10},
         "tol=0.001": {"tol": 1e-3},
         "500-500-500": {"hidden_layer_sizes": (500, 500, 500)},
