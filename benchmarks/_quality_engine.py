@@ -20,10 +20,11 @@ Change = Callable[[DeepAEClustering, np.ndarray], DeepAEClustering]
 # What the learning rates are times, after every epoch of a phase.
 DECAY = 0.9
 
-RUN_EPOCH = Training.run_epoch
-
 # At most so many moves, each of one merge and one split.
 MOVES = 3
+
+# What a stand-in calls.
+RUN_EPOCH = Training.run_epoch
 
 
 def patched(*parts: tuple[Any, str, Any]) -> Change:
