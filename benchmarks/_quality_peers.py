@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _device import device_name
 from _peers import PACKAGES, declare_operators
 
 
@@ -49,14 +50,13 @@ def main():
     labels = np.asarray(model.fit(x).labels_)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     del kept
-    on_cuda = torch.cuda.is_available()
     np.savez(
         arguments.found,
         labels=labels,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         threads=threads,
-        device=torch.cuda.get_device_name() if on_cuda else "cpu",
+        device=device_name(),
         versions=json.dumps({name: version(name) for name in PACKAGES}),
     )
 

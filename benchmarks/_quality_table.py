@@ -21,17 +21,31 @@ def summaries(rows, methods):
             "seeds": len(scored),
             "errors": [row["error"] for row in mine if "error" in row],
             **{key: [row[key] for row in scored] for key in MEASURES},
-            **{key: median_cost(scored, key) for key in ("seconds", "cpu_seconds")},
+            "costs": median_costs(scored),
             "epochs": median_epochs(scored),
             "clusters": min((row["n_clusters"] for row in scored), default=0),
         }
     return found
 
 
-def median_cost(rows, key):
-    """Of the runs on a CPU, which alone can be compared; NaN where there are none."""
-    costs = [row[key] for row in rows if row["device"] == "cpu"]
-    return float(np.median(costs)) if costs else np.nan
+def median_costs(rows):
+    """Seconds and CPU seconds by device, of the runs on a CPU, the plain one first.
+
+    Only costs on the same device can be compared.
+    """
+    devices = sorted({row["device"] for row in rows if on_cpu(row)})
+    return {
+        device: [
+            float(np.median([row[key] for row in rows if row["device"] == device]))
+            for key in ("seconds", "cpu_seconds")
+        ]
+        for device in devices
+    }
+
+
+def on_cpu(row):
+    """Whether a run was on a CPU, plain or with a library that changes its products."""
+    return row["device"].split(",")[0] == "cpu"
 
 
 def median_epochs(rows):
@@ -68,7 +82,7 @@ def format_data(name, found, places, unit, n_rows, k):
         f"{'ARI':>15s} {'rank':>4s} {'clusters':>8s} {'epochs':>6s} {'seconds':>8s} {'CPU s':>8s} "
         f"{'of ours':>7s}",
     ]
-    of_unit = found[unit]["cpu_seconds"] if unit in found else np.nan
+    of_unit = found[unit]["costs"] if unit in found else {}
     for method, one in found.items():
         start = f"  {method:28s} {one['seeds']:5d} "
         if not one["seeds"]:
@@ -76,8 +90,9 @@ def format_data(name, found, places, unit, n_rows, k):
             continue
         place = places.get(method, {})
         measures = " ".join(format_measure(one[key], place.get(key)) for key in MEASURES)
-        share = one["cpu_seconds"] / of_unit if of_unit > 0 else np.nan
-        costs = f"{one['seconds']:8.0f} {one['cpu_seconds']:8.0f} {share:7.2f}"
+        device, (seconds, cpu_seconds) = next(iter(one["costs"].items()), ("", [np.nan] * 2))
+        share = cpu_seconds / of_unit[device][1] if device in of_unit else np.nan
+        costs = f"{seconds:8.0f} {cpu_seconds:8.0f} {share:7.2f}"
         lines.append(
             f"{start}{measures} {one['clusters']:8d} {one['epochs'] or '-':>6} "
             + costs.replace("nan", "  -")
@@ -140,7 +155,7 @@ def format_changes(rows, data, ours, changes):
             shares = [
                 one["cpu_seconds"] / base["cpu_seconds"]
                 for one, base in pairs
-                if one["device"] == base["device"] == "cpu"
+                if one["device"] == base["device"] and on_cpu(one)
             ]
             costs += [np.median(shares)] if shares else []
         if counts:

@@ -73,6 +73,7 @@ from typing import NamedTuple
 import numpy as np
 import sklearn
 import torch
+from _device import device_name
 from _environment import environment_python
 from _quality_engine import CHANGES, patched
 from _quality_table import format_table
@@ -471,7 +472,7 @@ def run(name, method, seed, peers, limit):
     settings = settings_of(name, method)
     row = {"data": name, "method": method, "seed": seed, "settings": settings}
     row |= {"n_rows": len(X), "k": k, "threads": torch.get_num_threads()}
-    row |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
+    row |= {"device": device_name()}
     row |= {"versions": {m.__name__: m.__version__ for m in (skaecm, sklearn, torch, np)}}
     if "engine" in settings:
         row["commit"] = engine_commit()

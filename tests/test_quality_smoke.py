@@ -23,7 +23,8 @@ def quality(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     spec = importlib.util.spec_from_file_location("quality", FOLDER / "quality.py")
     module = importlib.util.module_from_spec(spec)
-    for name in ("quality", "partners", "_environment", "_quality_engine", "_quality_table"):
+    used = ("partners", "_device", "_environment", "_quality_engine", "_quality_table")
+    for name in ("quality", *used):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "quality", module)
     spec.loader.exec_module(module)
@@ -113,6 +114,38 @@ def test_table_gives_means_spreads_and_ranks(quality):
     assert words_of(changes, "images") == [["images", "1", "-", "-", *gains, *3 * "-", "1.00"]]
     wide = ["-0.250", "-0.250", "+0.300", "+0.300"]
     assert words_of(changes, "500")[0] == ["500-500-2000", "1", "-", "-", *wide, *3 * "-", "1.50"]
+
+
+def test_costs_are_compared_on_the_same_device_only(quality):
+    twin = quality.SAME_LAYERS
+    other = {"device": "cpu, faster"}
+    keep(
+        quality,
+        [
+            row(quality, "usps", twin, 0, cpu_seconds=40.0),
+            row(quality, "usps", twin, 1, seconds=4.0, cpu_seconds=8.0, **other),
+            row(quality, "usps", "DEC", 0, cpu_seconds=20.0),
+            row(quality, "usps", "DEC", 1, cpu_seconds=1.0, **other),
+            row(quality, "usps", "IDEC", 0, seconds=6.0, cpu_seconds=12.0, **other),
+            row(quality, "usps", "DCN", 0, cpu_seconds=20.0, device="cpu, slower"),
+        ],
+    )
+    table, _ = quality.write_table().split("Mean rank")
+    costs = {words[0]: words[-3:] for words in words_of(table, ("DEC", "IDEC", "DCN"))}
+    # The plain device first, else another, where the unit has a run on it.
+    assert costs == {
+        "DEC": ["10", "20", "0.50"],
+        "IDEC": ["6", "12", "1.50"],
+        "DCN": ["10", "20", "-"],
+    }
+
+
+def test_rows_name_a_library_loaded_before_all_others(quality, monkeypatch):
+    monkeypatch.setattr(quality.torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert quality.device_name() == "cpu"
+    monkeypatch.setenv("LD_PRELOAD", "/some/folder/mkl_avx512_on_amd.so")
+    assert quality.device_name() == "cpu, mkl_avx512_on_amd"
 
 
 def test_interrupted_run_goes_on_where_it_was(quality):
