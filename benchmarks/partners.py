@@ -46,6 +46,7 @@ import numpy as np
 import scipy.sparse as sp
 import sklearn
 import torch
+from _device import device_name
 from _environment import environment_python
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.exceptions import ConvergenceWarning
@@ -371,7 +372,7 @@ def run(part, name, method, seed, python, limit):
             "settings": settings_of(part, name, method),
             **figures,
             "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "device": device_name(),
             "versions": figures.get("versions", here),
         }
         for method, figures in zip(methods, found, strict=True)
