@@ -373,7 +373,7 @@ def test_a_start_with_another_prior_is_another_start(seed, tmp_path):
     X = rows_of(seed)
     weak, strong = (make(DeepAEClustering, alpha=alpha, max_iter=0).fit(X) for alpha in (0.1, 0.2))
     make(DeepAEClustering, init=weak, checkpoint=tmp_path).fit(X)
-    with pytest.raises(ValueError, match="holds another fit, and is left.*init was "):
+    with pytest.raises(ValueError, match=r"holds another fit, and is left.*init was "):
         make(DeepAEClustering, init=strong, checkpoint=tmp_path).fit(X)
 
 
