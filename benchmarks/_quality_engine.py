@@ -82,7 +82,7 @@ CHANGES: dict[str, Change] = {
     # merged along the graph.
     "no surplus at the start": patched((_graph, "SURPLUS", (1,))),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
-    # These two are parts of fits without partners alone.
+    # These two hardly matter but to fits without partners.
     "few rows in doubt": patched((_initialization, "IN_DOUBT", 0.05)),
     "prior to equal sizes": patched((DeepAEClustering, "_draw_to_sizes", lambda *_: None)),
     "one learning rate": patched((_modules, "MODULE_RATE", 1.0), (_modules, "CONTRAST_RATE", 1.0)),

@@ -96,8 +96,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Strength of the Dirichlet prior on the average responsibilities, zero or more. It keeps
         clusters alive and draws their sizes together. With unequal strengths the largest goes to
         the largest cluster. None is ``0.5 / k``, of which, where rows have no partners, half goes
-        to the clusters by their sizes at the start (but for a random one); a fit that goes on from
-        another keeps its prior. A published ``(alpha, B)`` is ``(alpha - 1) / B`` here.
+        to the clusters by their sizes at the start, but for a random one; a fit that goes on with
+        as many clusters keeps its prior, also one that was given. A published ``(alpha, B)`` is
+        ``(alpha - 1) / B`` here.
     beta : float, default=0.1
         Weight of the reconstruction. A published beta is ``beta * V`` here.
     lam : float, default=0.1
@@ -586,8 +587,6 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         adopted = super()._adopt(network, data)
         assert isinstance(adopted, DeepNetwork)
-        if self.alpha is None and len(network.alpha) == data.k:
-            adopted.alpha = network.alpha.to(adopted.alpha)
         adopted.beta, adopted.lam = self.beta, self.lam
         adopted.contrast = data.partners.are_neighbours
         adopted.autoencoder.mixed_precision = self.mixed_precision

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
-from torch import nn
+from torch import Tensor, nn
 
 from ._rows import Rows
 from ._tensors import to_numpy
@@ -81,8 +81,8 @@ def graph_in_words(graph: sp.csr_array | None) -> str:
 
 def network_in_words(network: nn.Module) -> str:
     """The weights of a network, and its prior, if it has one."""
-    tensors = (*network.parameters(), *network.buffers())
-    return digest(to_numpy(tensor).reshape(-1) for tensor in tensors)
+    values = (*network.state_dict().values(), getattr(network, "alpha", None))
+    return digest(to_numpy(value).reshape(-1) for value in values if isinstance(value, Tensor))
 
 
 def value_in_words(value: Any) -> str:

@@ -498,6 +498,17 @@ def test_a_default_alpha_is_kept_where_a_fit_goes_on(seed):
         assert default.loss_ != pytest.approx(other.loss_, rel=1e-9), way
 
 
+def test_no_alpha_is_that_of_the_fit_before(seed):
+    X, _ = blobs(seed)
+    before = quick(DeepAEClustering, alpha=3.0).fit(X)
+    default, given = (
+        quick(DeepAEClustering, alpha=alpha, init=before).fit(X) for alpha in (None, 3.0)
+    )
+    assert_same_fit(default, given)
+    alphas = (model.module_.alpha.numpy() for model in (default, before))
+    assert not np.shares_memory(*alphas)
+
+
 def test_clusters_that_are_split_or_merged_have_a_default_alpha_of_their_own(seed):
     X, _ = blobs(seed)
     fitted = quick(DeepAEClustering, warm_start=True).fit(X)
