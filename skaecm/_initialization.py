@@ -29,7 +29,7 @@ SOFTENING = 5.0
 
 # A start leaves this share of the rows in doubt: less than so many nats surer of their cluster
 # than of the next one.
-IN_DOUBT = 0.3
+IN_DOUBT = 0.05
 DOUBT = 1.5
 
 # Rows that tell how many are in doubt, about.

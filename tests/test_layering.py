@@ -82,7 +82,6 @@ ROOMS |= {
         "_documents",
         "_extras",
         "_files",
-        "_modules",
         "_ranks",
         "_stored_network",
         "_tensors",
