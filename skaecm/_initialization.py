@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
@@ -28,7 +30,7 @@ TINY = 0.05
 SOFTENING = 5.0
 
 # A start leaves this share of the rows in doubt: less than so many nats surer of their cluster
-# than of the next one.
+# than of all others together.
 IN_DOUBT = 0.05
 DOUBT = 1.5
 
@@ -127,17 +129,32 @@ def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> S
 
     Clusters far apart have a posterior that is a step. It has no slope by which ``W`` and
     ``b`` could follow the codes when these move, and rows end in clusters that they pass.
+    A row is in doubt against all other clusters together: where many are as far from it as the
+    next one, their centroids would be mixed into it, and training would merge them.
     """
     step = -(-len(z) // DOUBTING_ROWS)
     weight = np.ones(len(z)) if sample_weight is None else sample_weight
     logits = np.sort(z[::step] @ start.weight.T + start.bias, axis=1)
-    if logits.shape[1] == 1:
+    k = logits.shape[1]
+    if k == 1:
         return start
-    lead = logits[:, -1] - logits[:, -2]
-    order = lead.argsort()
-    share = np.cumsum(weight[::step][order])
-    surer = lead[order][np.searchsorted(share, IN_DOUBT * share[-1])]
-    factor = DOUBT / max(surer, DOUBT)
+    behind = logits[:, :-1] - logits[:, -1:]
+
+    def surer(lead: np.ndarray) -> float:
+        """The lead that all have but those that are to be in doubt."""
+        order = lead.argsort()
+        share = np.cumsum(weight[::step][order])
+        return float(lead[order][np.searchsorted(share, IN_DOUBT * share[-1])])
+
+    def excess(factor: float) -> float:
+        return surer(-logsumexp(factor * behind, axis=1)) - DOUBT
+
+    if excess(1.0) <= 0:
+        return start
+    # The lead over all others is at most log(k - 1) less than that over the next one, which
+    # bounds the factor from above.
+    scale = surer(-behind[:, -1])
+    factor = brentq(excess, 0.0, min((DOUBT + np.log(k)) / scale, 1.0), xtol=1e-6 / scale)
     return Start(start.weight * factor, start.bias * factor, start.means)
 
 

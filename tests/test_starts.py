@@ -16,9 +16,11 @@ from helpers import (
 )
 from sklearn.base import clone
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.datasets import make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
+from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 from sklearn.model_selection import GridSearchCV
 
@@ -416,3 +418,9 @@ def test_memory_asks_for_an_autoencoder_that_can_be_pickled(seed, tmp_path):
     model = quick(DeepAEClustering, autoencoder=lambda d, p, _: None, memory=str(tmp_path))
     with pytest.raises(ValueError, match=r"With memory, autoencoder must be .* pickled"):
         model.fit(overlapping(seed))
+
+
+def test_training_keeps_many_clusters_that_are_as_far_from_each_other(seed):
+    X, y = make_blobs(17 * 50, 50, centers=17, random_state=seed)
+    model = DeepAEClustering(17, hidden_layer_sizes=(100,), n_neighbors=None, random_state=seed)
+    assert adjusted_rand_score(y, model.fit_predict(X)) == 1
