@@ -421,6 +421,8 @@ def test_memory_asks_for_an_autoencoder_that_can_be_pickled(seed, tmp_path):
 
 
 def test_training_keeps_many_clusters_that_are_as_far_from_each_other(seed):
-    X, y = make_blobs(17 * 50, 50, centers=17, random_state=seed)
-    model = DeepAEClustering(17, hidden_layer_sizes=(100,), n_neighbors=None, random_state=seed)
-    assert adjusted_rand_score(y, model.fit_predict(X)) == 1
+    # The fourth draw lost three clusters while a start looked at the next cluster alone.
+    for draw in (seed, 3):
+        X, y = make_blobs(17 * 50, 50, centers=17, random_state=draw)
+        model = DeepAEClustering(17, hidden_layer_sizes=(100,), n_neighbors=None, random_state=draw)
+        assert adjusted_rand_score(y, model.fit_predict(X)) == 1
