@@ -82,6 +82,9 @@ CHANGES: dict[str, Change] = {
     # merged along the graph.
     "no surplus at the start": patched((_graph, "SURPLUS", (1,))),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
+    # These two hardly matter but to fits without partners.
+    "start as sharp as it is": patched((_initialization, "APART", 1.0)),
+    "prior to equal sizes": patched((DeepAEClustering, "_draw_to_sizes", lambda *_: None)),
     "one learning rate": patched((_modules, "MODULE_RATE", 1.0), (_modules, "CONTRAST_RATE", 1.0)),
     "decaying rates": patched((Training, "run_epoch", run_decaying_epoch)),
     "merges and splits": split_and_merge,

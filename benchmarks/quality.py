@@ -92,10 +92,12 @@ from skaecm.metrics import clustering_accuracy
 RESULTS = Path(__file__).parent / "results" / "quality.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
 
-# To be raised when the same parameters of DeepAEClustering give other clusters: the one
-# for our settings, the other for the published set-ups and the plain autoencoder, which
-# a better start or stop of our own leaves as they are.
+# To be raised when the same parameters of DeepAEClustering give other clusters: the first for
+# our settings, the next for those of them that start as rows without partners do, the last for
+# the published set-ups and the plain autoencoder, which a better start or stop of our own
+# leaves as they are.
 ENGINE = 8
+ALONE_ENGINE = 9
 PUBLISHED_ENGINE = 1
 
 # Data
@@ -240,7 +242,9 @@ def settings_of(name, method):
     if method in OUR_SETTINGS:
         params = DeepAEClustering(**OUR_SETTINGS[method]).get_params(deep=False)
         settings = {key: value for key, value in params.items() if key not in NOT_SETTINGS}
-        settings["engine"] = ENGINE
+        has_partners = params["augment"] or (params["n_neighbors"] and name not in TEXTS)
+        is_merged = has_partners and params["init"] != "k-means++"
+        settings["engine"] = ENGINE if is_merged else ALONE_ENGINE
         if method in CHANGED:
             settings["change"] = CHANGED[method]
     elif method in STARTS:

@@ -76,7 +76,7 @@ COMMON = {
     "random_state": 0,
 }
 
-# Alpha times k, beta and lam: a decade around the defaults, either way.
+# Alpha times k, beta and lam: a decade around 0.5 and the defaults, either way.
 ALPHAS, BETAS, LAMS = (0.05, 0.5, 5.0), (0.01, 0.1, 1.0), (0.01, 0.1, 1.0)
 GRID = {
     f"alpha={alpha:g}/k, beta={beta:g}, lam={lam:g}": {"alpha": alpha, "beta": beta, "lam": lam}

@@ -515,9 +515,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         return network
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
-        """A copy of a fitted network, on the device, under the present strengths."""
+        """A copy of a fitted network, on the device, under the present strengths or its own."""
         adopted = copy.deepcopy(network).to(data.rows.device, data.rows.dtype)
-        adopted.alpha = strengths(self._alpha(data.k), data.k, data.rows)
+        if self.alpha is not None or len(adopted.alpha) != data.k:
+            adopted.alpha = strengths(self._alpha(data.k), data.k, data.rows)
         adopted.gamma = self.gamma
         return adopted
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from ._documents import pack, unpack, verify, versions
 from ._extras import need
 from ._files import write_whole
+from ._modules import ClusteringNetwork
 from ._ranks import ALONE, Ranks
 from ._stored_network import differences, plain_state, whole_state
 from ._tensors import rest_on_cpu
@@ -36,7 +37,7 @@ from ._values import NotKept, Reader, Writer
 from ._version import __version__
 
 # Raised when a checkpoint of today could not be gone on from by the code of before.
-FORMAT = 2
+FORMAT = 3
 
 # The name of the document in a file, and those of the two files.
 MARK = "skaecm-checkpoint"
@@ -131,7 +132,7 @@ class Journal:
     n_done : int
         Number of finished runs.
     best : dict or None
-        The best of them: the state of its network, and what a `Run` holds beside it.
+        The best of them: the state of its network, its prior, and what a `Run` holds beside it.
     """
 
     def __init__(
@@ -212,25 +213,27 @@ class Journal:
             self._keep()
         self.is_closed = self.is_closed or stopped
 
-    def end_run(self, network: torch.nn.Module, about: dict[str, Any]) -> None:
+    def end_run(self, network: ClusteringNetwork, about: dict[str, Any]) -> None:
         """One more run is finished; ``network`` is the best so far, which is ``about``."""
         if self.is_closed:
             return
         self.n_done += 1
-        self.best = about | {"network": rest_on_cpu(network.state_dict())}
+        kept = {"network": network.state_dict(), "alpha": network.alpha}
+        self.best = about | rest_on_cpu(kept)
         for name in ("module", "training"):
             self.phases.pop(name, None)
         self._keep()
 
-    def restore(self, network: torch.nn.Module) -> dict[str, Any]:
+    def restore(self, network: ClusteringNetwork) -> dict[str, Any]:
         """Fill ``network`` with the best run; what else is known of that."""
         assert self.best is not None
         about = dict(self.best)
-        state = about.pop("network")
+        state, alpha = about.pop("network"), about.pop("alpha")
         wrong = differences(network.state_dict(), state)
         if wrong:
             raise ValueError(self._other_network(", ".join(wrong[:3])))
         network.load_state_dict(state)
+        network.alpha = alpha.to(network.alpha)
         return about
 
     @contextmanager

@@ -33,13 +33,13 @@ from ._deep_start import (
     embed_centers,
     near_in_code,
     posterior_start,
+    towards_sizes,
     train_alone,
 )
-from ._mixtures import VARIANCE_FLOOR
+from ._learned import learned_by_deep
 from ._modules import Autoencoder, ClusteringModule, ClusteringNetwork, DeepNetwork, Description
 from ._pretraining import Recipe, pretrain_once
 from ._progress import UNWATCHED, Watch
-from ._tensors import to_numpy
 
 # Epochs of the module alone, as published.
 MODULE_EPOCHS = 100
@@ -93,10 +93,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         torch modules, in place of `hidden_layer_sizes`. Weights should be drawn
         from ``generator``. `skaecm.autoencoders` has ready ones.
     alpha : float, array-like of shape (k,) or None, default=None
-        Strength of the Dirichlet prior on the average responsibilities, zero or
-        more. It keeps clusters alive and draws their sizes together. With unequal
-        strengths the largest goes to the largest cluster. None is ``0.5 / k``. A
-        published ``(alpha, B)`` is ``(alpha - 1) / B`` here.
+        Strength of the Dirichlet prior on the average responsibilities, zero or more. It keeps
+        clusters alive and draws their sizes together. With unequal strengths the largest goes to
+        the largest cluster. None is ``0.5 / k``, of which, where rows have no partners, half goes
+        to the clusters by their sizes at the start, but for a random one; a fit that goes on with
+        as many clusters keeps its prior, also one that was given. A published ``(alpha, B)`` is
+        ``(alpha - 1) / B`` here.
     beta : float, default=0.1
         Weight of the reconstruction. A published beta is ``beta * V`` here.
     lam : float, default=0.1
@@ -133,13 +135,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
 
-        - "k-means": pretraining, the best of 20 runs of k-means on the embedding (without
-          a tiny cluster, if such a run is nearly as good);
-          the embedding is shifted and scaled so that the centroids are nearly
-          orthonormal, and the encoder holds the E-step of the mixture they imply,
-          softened so that some rows are in doubt. Where rows have partners, k-means
-          finds more clusters than needed, and those are merged between which there
-          are the most partners (for transformed copies: neighbours in the embedding).
+        - "k-means": pretraining, the best of 20 runs of k-means on the embedding (without a
+          tiny cluster, if such a run is nearly as good); the embedding is shifted and scaled
+          so that the centroids are nearly orthonormal, and the encoder holds the E-step of
+          the mixture they imply, softened until two clusters share many rows. Where rows
+          have partners, k-means finds more clusters than needed, and those are merged between
+          which there are the most partners (for copies: neighbours in the embedding).
         - "k-means++": the same from rows drawn by k-means++.
         - "pinv": pretraining, k-means, ``W = pinv(M)'``, ``b = 0`` and up to 100
           epochs of the module alone: the published AE-CM+pre.
@@ -401,8 +402,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         return ALPHA_TIMES_K / max(k, 1) if self.alpha is None else self.alpha
 
     def _k_of_init(self) -> int:
-        init = fitted_init(self.init)
-        if isinstance(init, str | Autoencoder):
+        if isinstance(init := fitted_init(self.init), str | Autoencoder):
             return 0
         return len(fitted_centers(init) if isinstance(init, BaseEstimator) else init)
 
@@ -464,8 +464,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
     def _seeks_in_code(self, data: Data) -> bool:
         """Whether neighbours are sought anew once there is an autoencoder."""
-        is_found = data.graph is None and data.partners.graph is not None
-        return self.n_neighbors == "auto" and is_found and data.rows.fill is None
+        is_found = self.n_neighbors == "auto" and data.partners.graph is not None
+        return is_found and data.graph is None and data.rows.fill is None
 
     def _pretrain(
         self,
@@ -525,7 +525,14 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         network = DeepNetwork(
             autoencoder, module, alpha, self.gamma, contrast, beta=self.beta, lam=self.lam
         )
+        if seed is not None and not (isinstance(self.init, str) and self.init == "random"):
+            self._draw_to_sizes(network, data)
         return network, history
+
+    def _draw_to_sizes(self, network: ClusteringNetwork, data: Data) -> None:
+        """Without partners, let the default prior of a new start draw to its sizes, too."""
+        if self.alpha is None and not data.partners:
+            network.alpha = towards_sizes(network, data.of_start().rows)
 
     def _start_module(
         self, autoencoder: Autoencoder, data: Data, seed: int | None, watch: Watch
@@ -558,8 +565,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 self._training_settings(rows),
                 self._stopping_settings(MODULE_EPOCHS, are_neighbours=False),
             )
-        start = posterior_start(autoencoder, z, centroids, data)
-        return make_module(start, rows), []
+        return make_module(posterior_start(autoencoder, z, centroids, data), rows), []
 
     def _check_next(self, data: Data) -> None:
         super()._check_next(data)
@@ -571,6 +577,12 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     ) -> tuple[Any, np.ndarray | None, np.ndarray, float]:
         z, weight = codes(network, data)
         return z, weight, np.zeros(z.shape[1]), 1.0
+
+    def _resume(self, data: Data, seed: int | None) -> ClusteringNetwork:
+        network = super()._resume(data, seed)
+        if len(self.module_.alpha) != data.k:
+            self._draw_to_sizes(network, data)
+        return network
 
     def _adopt(self, network: ClusteringNetwork, data: Data) -> ClusteringNetwork:
         adopted = super()._adopt(network, data)
@@ -584,17 +596,4 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         self, network: ClusteringNetwork, dtype: np.dtype, found: Description
     ) -> dict[str, Any]:
         assert isinstance(network, DeepNetwork)
-        network.autoencoder.mixed_precision = False
-        width = network.autoencoder.n_components
-        scale = float(network.standardizer.scale)
-        return {
-            "autoencoder_": network.autoencoder,
-            "n_components_": width,
-            "_n_features_out": width,
-            "embedding_centers_": np.array(to_numpy(network.clustering.means), dtype=dtype),
-            # Rounding may leave a distance of zero below it.
-            "embedding_covariances_": np.full(
-                network.clustering.k, max(found.inner, 0.0), dtype=dtype
-            ),
-            "noise_variance_": max(found.residual, VARIANCE_FLOOR) * scale**2,
-        }
+        return learned_by_deep(network, dtype, found)

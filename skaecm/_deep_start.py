@@ -12,7 +12,13 @@ from ._checks import fitted_centers, init_centers
 from ._data import Data
 from ._graph import NEIGHBOURS, connected_clusters, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
-from ._modules import Autoencoder, ClusteringModule, ShallowNetwork, Standardizer
+from ._modules import (
+    Autoencoder,
+    ClusteringModule,
+    ClusteringNetwork,
+    ShallowNetwork,
+    Standardizer,
+)
 from ._pretraining import Recipe, recipe_of
 from ._progress import Watch
 from ._rows import Rows, make_rows
@@ -103,6 +109,12 @@ def posterior_start(
         (centroids - shift) / spread, max(variance / spread**2, VARIANCE_FLOOR)
     )
     return ranks.first(starts.tempered, start, (z - shift) / spread, weight)
+
+
+def towards_sizes(network: ClusteringNetwork, rows: Rows) -> torch.Tensor:
+    """The prior of ``network``, drawing halfway from equal sizes to those of ``rows`` now."""
+    network.settle(rows)
+    return (network.alpha + network.alpha.sum() * network.clustering.gbar) / 2
 
 
 def embed(network: Any, rows: Rows) -> np.ndarray:

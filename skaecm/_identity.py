@@ -80,9 +80,9 @@ def graph_in_words(graph: sp.csr_array | None) -> str:
 
 
 def network_in_words(network: nn.Module) -> str:
-    """The weights of a network."""
-    tensors = [value for value in network.state_dict().values() if isinstance(value, Tensor)]
-    return digest(to_numpy(tensor).reshape(-1) for tensor in tensors)
+    """The weights of a network, and its prior, if it has one."""
+    values = (*network.state_dict().values(), getattr(network, "alpha", None))
+    return digest(to_numpy(value).reshape(-1) for value in values if isinstance(value, Tensor))
 
 
 def value_in_words(value: Any) -> str:

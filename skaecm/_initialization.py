@@ -12,7 +12,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 from scipy.optimize import brentq
-from scipy.special import logsumexp
+from scipy.spatial.distance import pdist
+from scipy.special import softmax
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
 from threadpoolctl import threadpool_limits
@@ -29,13 +30,12 @@ TINY = 0.05
 # How much wider than it is a mixture is taken to be where its rows' labels are a guess.
 SOFTENING = 5.0
 
-# A start leaves this share of the rows in doubt: less than so many nats surer of their cluster
-# than of all others together.
-IN_DOUBT = 0.05
-DOUBT = 1.5
+# A start is softened until the rows of which two centroids are made are only so far apart: 1 is
+# where each centroid is made of rows of its own, 0 where both are made of the same.
+APART = 0.6
 
-# Rows that tell how many are in doubt, about.
-DOUBTING_ROWS = 10_000
+# Rows that tell how far that is, about.
+TEMPERING_ROWS = 10_000
 
 # Share of the mean variance that is added to a covariance, so that it has an inverse.
 RIDGE = 1e-3
@@ -125,36 +125,33 @@ def posterior_encoder(
 
 
 def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> Start:
-    """``start`` at a temperature at which some of the rows ``z`` (n, p) are in doubt.
+    """``start`` at a temperature at which centroids are made of rows of other clusters, too.
 
     Clusters far apart have a posterior that is a step. It has no slope by which ``W`` and
     ``b`` could follow the codes when these move, and rows end in clusters that they pass.
-    A row is in doubt against all other clusters together: where many are as far from it as the
-    next one, their centroids would be mixed into it, and training would merge them.
+    Training moves a centroid to the mean of the rows by their responsibilities. Where two are
+    made of nearly the same rows, it may run them into one, so that no two come nearer than
+    `APART`.
     """
-    step = -(-len(z) // DOUBTING_ROWS)
-    weight = np.ones(len(z)) if sample_weight is None else sample_weight
-    logits = np.sort(z[::step] @ start.weight.T + start.bias, axis=1)
+    step = -(-len(z) // TEMPERING_ROWS)
+    logits = z[::step] @ start.weight.T + start.bias
+    weight = np.ones(len(logits)) if sample_weight is None else sample_weight[::step]
     k = logits.shape[1]
     if k == 1:
         return start
-    behind = logits[:, :-1] - logits[:, -1:]
-
-    def surer(lead: np.ndarray) -> float:
-        """The lead that all have but those that are to be in doubt."""
-        order = lead.argsort()
-        share = np.cumsum(weight[::step][order])
-        return float(lead[order][np.searchsorted(share, IN_DOUBT * share[-1])])
+    rows = np.eye(k)[logits.argmax(axis=1)] * weight[:, None]
 
     def excess(factor: float) -> float:
-        return surer(-logsumexp(factor * behind, axis=1)) - DOUBT
+        resp = softmax(factor * logits, axis=1)
+        shares = (resp.T @ rows) / (resp.T @ weight)[:, None]
+        return pdist(shares).min() / np.sqrt(2) - APART
 
-    if excess(1.0) <= 0:
+    factor = 1.0
+    if excess(factor) <= 0:
         return start
-    # The lead over all others is at most log(k - 1) less than that over the next one, which
-    # bounds the factor from above.
-    scale = surer(-behind[:, -1])
-    factor = brentq(excess, 0.0, min((DOUBT + np.log(k)) / scale, 1.0), xtol=1e-6 / scale)
+    while excess(factor / 2) > 0:
+        factor /= 2
+    factor = brentq(excess, factor / 2, factor, xtol=1e-6 * factor)
     return Start(start.weight * factor, start.bias * factor, start.means)
 
 

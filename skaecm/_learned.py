@@ -8,7 +8,7 @@ import torch
 
 from . import _mixtures
 from ._data import Data, Run
-from ._modules import ClusteringNetwork, Description
+from ._modules import ClusteringNetwork, DeepNetwork, Description
 from ._tensors import to_numpy
 from ._training import apply, check_finite
 
@@ -54,4 +54,20 @@ def learned(run: Run, data: Data, own: Own, *, renumber: bool) -> dict[str, Any]
         "converged_": run.converged,
         **own(network, dtype, found),
         "_training_state": None,
+    }
+
+
+def learned_by_deep(network: DeepNetwork, dtype: np.dtype, found: Description) -> dict[str, Any]:
+    """Those that only a deep estimator has."""
+    network.autoencoder.mixed_precision = False
+    width = network.autoencoder.n_components
+    scale = float(network.standardizer.scale)
+    return {
+        "autoencoder_": network.autoencoder,
+        "n_components_": width,
+        "_n_features_out": width,
+        "embedding_centers_": np.array(to_numpy(network.clustering.means), dtype=dtype),
+        # Rounding may leave a distance of zero below it.
+        "embedding_covariances_": np.full(network.clustering.k, max(found.inner, 0.0), dtype=dtype),
+        "noise_variance_": max(found.residual, _mixtures.VARIANCE_FLOOR) * scale**2,
     }

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import AT_ONCE, assert_same_fit, blobs, learned, overlapping, quick
+from helpers import AT_ONCE, FEW_CLUSTERS, assert_same_fit, blobs, learned, overlapping, quick
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -17,7 +17,6 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skaecm import ClusteringModuleGMM, DeepAEClustering
 
 # No loss is flat: a fit runs until it is stopped or warns.
-FEW_CLUSTERS = "ignore:Only . of k=3:sklearn.exceptions.ConvergenceWarning"
 ENDLESS = {"tol": 0.0, "n_iter_no_change": 1000}
 
 

@@ -369,6 +369,14 @@ def test_another_fit_is_refused_and_left_as_it_is(seed, tmp_path):
     assert_same_fit(clone(model).fit(X), clone(model).set_params(checkpoint=None).fit(X))
 
 
+def test_a_start_with_another_prior_is_another_start(seed, tmp_path):
+    X = rows_of(seed)
+    weak, strong = (make(DeepAEClustering, alpha=alpha, max_iter=0).fit(X) for alpha in (0.1, 0.2))
+    make(DeepAEClustering, init=weak, checkpoint=tmp_path).fit(X)
+    with pytest.raises(ValueError, match=r"holds another fit, and is left.*init was "):
+        make(DeepAEClustering, init=strong, checkpoint=tmp_path).fit(X)
+
+
 def test_another_format_is_refused(seed, tmp_path, monkeypatch):
     X, model = rows_of(seed), make(ClusteringModuleGMM, checkpoint=tmp_path)
     clone(model).fit(X)

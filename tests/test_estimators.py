@@ -3,6 +3,7 @@
 Each promise is an equality between two ways of doing a thing, seen from outside.
 """
 
+import copy
 import pickle
 import sys
 import warnings
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 import torch
 from helpers import (
     AT_ONCE,
+    FEW_CLUSTERS,
     HISTORY,
     assert_same_fit,
     blobs,
@@ -449,7 +451,74 @@ def test_alpha_as_one_number_or_one_for_each_cluster(cls, seed):
     np.testing.assert_array_equal(rising.predict_proba(X), falling.predict_proba(X))
     assert rising.loss_ == falling.loss_
     if cls is DeepAEClustering:
-        assert_same_fit(quick(cls, alpha=None).fit(X), quick(cls, alpha=0.5 / 3).fit(X))
+        paired, even = (quick(cls, alpha=alpha, n_neighbors=5) for alpha in (None, 0.5 / 3))
+        assert_same_fit(paired.fit(X), even.fit(X))
+
+
+def test_default_alpha_draws_halfway_to_the_sizes_of_the_start(seed):
+    X, _ = blobs(seed)
+    start = quick(DeepAEClustering, alpha=0.0, max_iter=0).fit(X)
+    alpha = 0.25 / 3 + 0.25 * start.weights_
+    default = quick(DeepAEClustering, alpha=None).fit(X)
+    given = quick(DeepAEClustering, alpha=alpha).fit(X)
+    np.testing.assert_allclose(default.predict_proba(X), given.predict_proba(X), atol=1e-6)
+    assert default.loss_ == pytest.approx(given.loss_)
+
+
+@pytest.mark.filterwarnings(FEW_CLUSTERS)
+def test_a_random_start_says_nothing_about_sizes(seed):
+    X, _ = blobs(seed)
+    default, even = (
+        quick(DeepAEClustering, alpha=alpha, init="random").fit(X) for alpha in (None, 0.5 / 3)
+    )
+    assert_same_fit(default, even)
+
+
+def test_a_default_alpha_is_kept_where_a_fit_goes_on(seed):
+    X, y = blobs(seed)
+    X = X[(y != 0) | (np.arange(len(y)) % 5 == 0)]
+    start = quick(DeepAEClustering, alpha=0.0, max_iter=0).fit(X)
+    alpha = 0.25 / 3 + 0.25 * start.weights_
+    fitted = quick(DeepAEClustering).fit(X)
+    ways = {
+        "init": lambda alpha: quick(DeepAEClustering, alpha=alpha, init=fitted).fit(X),
+        "warm_start": lambda alpha: (
+            copy.deepcopy(fitted).set_params(alpha=alpha, warm_start=True).fit(X)
+        ),
+        "partial_fit": lambda alpha: (
+            copy.deepcopy(fitted).set_params(alpha=alpha).partial_fit(X).partial_fit(X[:40])
+        ),
+        "pickle": lambda alpha: (
+            pickle.loads(pickle.dumps(fitted)).set_params(alpha=alpha).partial_fit(X)
+        ),
+    }
+    for way, go_on in ways.items():
+        default, given, other = (go_on(one) for one in (None, alpha, 0.5 / 3))
+        assert default.loss_ == pytest.approx(given.loss_, rel=1e-9), way
+        assert default.loss_ != pytest.approx(other.loss_, rel=1e-9), way
+
+
+def test_no_alpha_is_that_of_the_fit_before(seed):
+    X, _ = blobs(seed)
+    before = quick(DeepAEClustering, alpha=3.0).fit(X)
+    default, given = (
+        quick(DeepAEClustering, alpha=alpha, init=before).fit(X) for alpha in (None, 3.0)
+    )
+    assert_same_fit(default, given)
+    alphas = (model.module_.alpha.numpy() for model in (default, before))
+    assert not np.shares_memory(*alphas)
+
+
+def test_clusters_that_are_split_or_merged_have_a_default_alpha_of_their_own(seed):
+    X, _ = blobs(seed)
+    fitted = quick(DeepAEClustering, warm_start=True).fit(X)
+    for k in (2, 4):
+        start = copy.deepcopy(fitted).set_params(k=k, alpha=0.0, max_iter=0).fit(X)
+        alpha = 0.25 / k + 0.25 * start.weights_
+        default, given = (
+            copy.deepcopy(fitted).set_params(k=k, alpha=one).fit(X) for one in (None, alpha)
+        )
+        assert default.loss_ == pytest.approx(given.loss_)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where training starts: the encoders against the mixtures they imply, and the placement."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import scipy.spatial.distance
 import scipy.stats
 from helpers import blobs, overlapping
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
@@ -280,10 +281,10 @@ def test_samples_have_the_moments_of_the_mixture(mixture, seed):
         np.testing.assert_allclose(np.cov(drawn.T), variances[label] * np.eye(4), atol=0.2)
 
 
-@pytest.mark.parametrize("apart", [0.5, 20.0])
-def test_a_start_leaves_some_rows_in_doubt(seed, apart):
+@pytest.mark.parametrize("apart", [0.5, 3.0, 1e4])
+def test_a_start_makes_centroids_of_rows_that_are_so_far_apart(seed, apart):
     rng = np.random.RandomState(seed)
-    means = apart * np.eye(4)
+    means = apart * np.diag([1.0, 1.0, 2.0, 4.0])
     z = means[rng.randint(4, size=500)] + rng.standard_normal((500, 4))
     start = starts.posterior_encoder(means, 1.0)
     weight = (rng.uniform(size=500) < 0.5).astype(float)
@@ -291,14 +292,18 @@ def test_a_start_leaves_some_rows_in_doubt(seed, apart):
     def logits(start, z=z):
         return z @ start.weight.T + start.bias
 
+    def separation(found, z):
+        """The least distance of two centroids, if all rows of a cluster were one corner."""
+        corners = np.eye(4)[logits(start, z).argmax(axis=1)]
+        resp = softmax(logits(found, z), axis=1)
+        centers = [np.average(corners, axis=0, weights=column) for column in resp.T]
+        pairs = itertools.combinations(centers, 2)
+        return min(np.linalg.norm(one - other) for one, other in pairs) / np.sqrt(2)
+
     for given, counted in ((None, z), (weight, z[weight > 0])):
         found = starts.tempered(start, z, given)
-        before, after = (np.sort(logits(one, counted), axis=1) for one in (start, found))
-        before, after = (
-            np.quantile(one[:, -1] - logsumexp(one[:, :-1], axis=1), 0.05, method="inverted_cdf")
-            for one in (before, after)
-        )
-        assert after == pytest.approx(min(1.5, before))
+        expected = min(0.6, separation(start, counted))
+        assert separation(found, counted) == pytest.approx(expected, rel=1e-4)
         np.testing.assert_array_equal(logits(start).argmax(axis=1), logits(found).argmax(axis=1))
         np.testing.assert_array_equal(found.means, means)
 

@@ -82,6 +82,7 @@ ROOMS |= {
         "_documents",
         "_extras",
         "_files",
+        "_modules",
         "_ranks",
         "_stored_network",
         "_tensors",

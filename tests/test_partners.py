@@ -83,7 +83,8 @@ def test_a_row_as_its_own_partner_at_gamma_zero_is_no_partner(cls, seed):
     """One batch holds all rows, so that only rounding depends on their order."""
     X, y = blobs(seed)
     start = X[np.unique(y, return_index=True)[1]]
-    params = {"init": start, "batch_size": 90, "gamma": 0.0}
+    # A default prior depends on whether there are partners.
+    params = {"init": start, "batch_size": 90, "gamma": 0.0, "alpha": 0.1}
     paired = quick(cls, augment=the_row_itself, **params).fit(X)
     assert_close_fit(quick(cls, **params).fit(X), paired, rtol=1e-6)
 
