@@ -136,14 +136,14 @@ def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> S
     step = -(-len(z) // TEMPERING_ROWS)
     logits = z[::step] @ start.weight.T + start.bias
     weight = np.ones(len(logits)) if sample_weight is None else sample_weight[::step]
-    k = logits.shape[1]
-    if k == 1:
+    rows = np.eye(logits.shape[1])[logits.argmax(axis=1)] * weight[:, None]
+    held = np.flatnonzero(rows.any(axis=0))
+    if len(held) < 2:
         return start
-    rows = np.eye(k)[logits.argmax(axis=1)] * weight[:, None]
 
     def excess(factor: float) -> float:
-        resp = softmax(factor * logits, axis=1)
-        shares = (resp.T @ rows) / (resp.T @ weight)[:, None]
+        resp = softmax(factor * logits, axis=1)[:, held]
+        shares = (resp.T @ rows[:, held]) / (resp.T @ weight)[:, None]
         return pdist(shares).min() / np.sqrt(2) - APART
 
     factor = 1.0

@@ -281,6 +281,20 @@ def test_samples_have_the_moments_of_the_mixture(mixture, seed):
         np.testing.assert_allclose(np.cov(drawn.T), variances[label] * np.eye(4), atol=0.2)
 
 
+def test_a_cluster_without_rows_does_not_change_how_much_a_start_is_softened(seed):
+    rng = np.random.RandomState(seed)
+    means = 10 * np.eye(4)[:3]
+    z = means[rng.randint(3, size=300)] + rng.standard_normal((300, 4))
+    found, beside = (
+        starts.tempered(starts.posterior_encoder(given, 1.0), z, None).weight[:3]
+        for given in (means, np.vstack([means, np.full(4, -1e4)]))
+    )
+    assert np.abs(found).max() < 9
+    np.testing.assert_allclose(beside, found, rtol=1e-4)
+    start = starts.posterior_encoder(means, 1.0)
+    assert starts.tempered(start, z, (z.argmax(axis=1) == 0).astype(float)) is start
+
+
 @pytest.mark.parametrize("apart", [0.5, 3.0, 1e4])
 def test_a_start_makes_centroids_of_rows_that_are_so_far_apart(seed, apart):
     rng = np.random.RandomState(seed)
