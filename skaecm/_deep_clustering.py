@@ -402,7 +402,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         return ALPHA_TIMES_K / max(k, 1) if self.alpha is None else self.alpha
 
     def _k_of_init(self) -> int:
-        if isinstance(init := fitted_init(self.init), str | Autoencoder):
+        init = fitted_init(self.init)
+        if isinstance(init, str | Autoencoder):
             return 0
         return len(fitted_centers(init) if isinstance(init, BaseEstimator) else init)
 
@@ -464,8 +465,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
     def _seeks_in_code(self, data: Data) -> bool:
         """Whether neighbours are sought anew once there is an autoencoder."""
-        is_found = self.n_neighbors == "auto" and data.partners.graph is not None
-        return is_found and data.graph is None and data.rows.fill is None
+        is_found = data.graph is None and data.partners.graph is not None
+        return self.n_neighbors == "auto" and is_found and data.rows.fill is None
 
     def _pretrain(
         self,

@@ -140,10 +140,11 @@ def tempered(start: Start, z: np.ndarray, sample_weight: np.ndarray | None) -> S
     held = np.flatnonzero(rows.any(axis=0))
     if len(held) < 2:
         return start
+    rows = rows[:, held]
 
     def excess(factor: float) -> float:
         resp = softmax(factor * logits, axis=1)[:, held]
-        shares = (resp.T @ rows[:, held]) / (resp.T @ weight)[:, None]
+        shares = (resp.T @ rows) / (resp.T @ weight)[:, None]
         return pdist(shares).min() / np.sqrt(2) - APART
 
     factor = 1.0
