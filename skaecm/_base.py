@@ -378,7 +378,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         for seed in watch.runs(seeds, n_done):
             network, started = start(seed)
             run = self._run(network, history + started, data, seed, watch)
-            best = run if best is None else min(best, run, key=lambda run: run.loss)
+            best = run if best is None else min(best, run, key=lambda run: run.excess)
             if journal is not None and not watch.stopped:
                 journal.end_run(best.network, best._asdict())
         assert best is not None

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from . import _losses
 from ._block_rows import BlockRows
 from ._kmeans import sample_rows
 from ._missing import filled
@@ -99,3 +100,8 @@ class Run(NamedTuple):
     converged: bool
     n_iter: int
     history: list[dict[str, Any]]
+
+    @property
+    def excess(self) -> float:
+        """The loss above the least that its prior can cost; runs may have priors of their own."""
+        return self.loss - float(_losses.least_e4(self.network.alpha))

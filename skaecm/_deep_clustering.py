@@ -157,8 +157,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Number of epochs of reconstruction before the start. Where neighbours are sought anew
         in the code, one half comes before, and at most the other half after, by `tol`.
     n_init : int, default=1
-        Number of starts from the one pretrained autoencoder, of which the one
-        with the lowest loss is kept. A start that is given is tried once.
+        Number of starts from the one pretrained autoencoder, of which the one with the lowest
+        loss, above the least that its own prior allows, is kept. One that is given is tried once.
     n_jobs : int, default=None
         Number of processes among which the `n_init` runs are shared, by joblib: None is 1
         outside of `joblib.parallel_config`, -1 is one for every core. They give the same

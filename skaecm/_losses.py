@@ -122,6 +122,12 @@ def e4(alpha: Tensor, gbar: Tensor) -> Tensor:
     return -torch.sort(alpha).values @ torch.sort(log_gbar).values
 
 
+def least_e4(alpha: Tensor) -> Tensor:
+    """The least that E4 can be: where the average responsibilities are as unequal as ``alpha``."""
+    total = alpha.sum()
+    return torch.xlogy(total, total) - torch.xlogy(alpha, alpha).sum()
+
+
 def running_average(running: Tensor, batch_mean: Tensor, rate: float) -> Tensor:
     """Running average whose value moves by ``rate`` and whose gradient does not.
 

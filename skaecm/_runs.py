@@ -109,7 +109,7 @@ def best_side_by_side(best_of: BestOf, seeds: Sequence[int], estimator: Any, n_w
     for _, caught in found:
         for message, category in caught:
             warnings.warn(message, category, stacklevel=6)
-    return min((run for run, _ in found), key=lambda run: run.loss)
+    return min((run for run, _ in found), key=lambda run: run.excess)
 
 
 def work(

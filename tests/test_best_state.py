@@ -173,3 +173,47 @@ def test_a_start_that_is_kept_is_said(cls, seed):
     # What a callback stops is what it saw last, better or worse.
     stopped = model.set_params(callback=lambda row: True).fit(X)
     assert [row["phase"] for row in stopped.history_] == ["training"]
+
+
+# Of several runs
+# ---------------
+
+
+class Noting(DeepAEClustering):
+    """Notes what every run of a fit ended with: its loss, its prior, its responsibilities."""
+
+    def _run(self, network, history, data, seed, watch):
+        run = super()._run(network, history, data, seed, watch)
+        alpha = network.alpha.numpy().copy()
+        self.noted.append((run.loss, alpha, network.clustering.gbar.numpy().copy()))
+        return run
+
+
+def test_runs_with_priors_of_their_own_are_compared_without_what_these_cost(seed):
+    """What counts is how far the sizes are from those that the prior draws to, their divergence."""
+    X = np.random.RandomState(seed).lognormal(size=(200, 4)).astype(np.float64)
+    model = quick(Noting, k=4, init="k-means++", n_init=8, n_neighbors=None, random_state=seed)
+    model.noted = []
+    model.fit(X)
+    assert len({tuple(alpha) for _, alpha, _ in model.noted}) > 1
+
+    def compared(noted):
+        loss, alpha, gbar = noted
+        alpha, gbar = np.sort(alpha), np.sort(gbar)
+        cost, divergence = -alpha @ np.log(gbar), alpha @ np.log(alpha / alpha.sum() / gbar)
+        return loss - cost + divergence
+
+    best = min(model.noted, key=compared)
+    assert model.loss_ == best[0]
+
+
+def test_some_run_has_the_lowest_loss_only_for_its_prior():
+    """So that the test above tells one rule from the other."""
+    differ = 0
+    for seed in range(6):
+        X = np.random.RandomState(seed).lognormal(size=(200, 4))
+        model = quick(Noting, k=4, init="k-means++", n_init=8, n_neighbors=None, random_state=seed)
+        model.noted = []
+        model.fit(X)
+        differ += model.loss_ != min(loss for loss, _, _ in model.noted)
+    assert differ > 0

@@ -65,6 +65,7 @@ ROOMS |= {
     "_data": {
         "_block_rows",
         "_kmeans",
+        "_losses",
         "_missing",
         "_modules",
         "_partners",
