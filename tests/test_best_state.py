@@ -191,7 +191,7 @@ class Noting(DeepAEClustering):
 
 def test_runs_with_priors_of_their_own_are_compared_without_what_these_cost(seed):
     """What counts is how far the sizes are from those that the prior draws to, their divergence."""
-    X = np.random.RandomState(seed).lognormal(size=(200, 4)).astype(np.float64)
+    X = np.random.RandomState(seed).lognormal(size=(200, 4))
     model = quick(Noting, k=4, init="k-means++", n_init=8, n_neighbors=None, random_state=seed)
     model.noted = []
     model.fit(X)
