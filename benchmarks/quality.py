@@ -147,6 +147,7 @@ ABLATIONS = {
         "no pretraining": {"pretrain_iter": 0},
         "no joint training": {"max_iter": 0},
         "neighbours of X": {"n_neighbors": 10},
+        "pretrain_iter=100": {"pretrain_iter": 100},
         "tol=0.001": {"tol": 1e-3},
         "500-500-500": {"hidden_layer_sizes": (500, 500, 500)},
         "500-500-2000": {"hidden_layer_sizes": HIDDEN},
