@@ -135,9 +135,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
 
-        - "k-means": pretraining, the best of 20 runs of k-means on the embedding (without a
-          tiny cluster, if such a run is nearly as good); the embedding is shifted and scaled
-          so that the centroids are nearly orthonormal, and the encoder holds the E-step of
+        - "k-means": pretraining, the consensus of the best of 20 runs of k-means on the
+          embedding (without a tiny cluster, if there are such); the embedding is shifted and
+          scaled so that the centroids are nearly orthonormal, and the encoder holds the E-step of
           the mixture they imply, softened until two clusters share many rows. Where rows
           have partners, k-means finds more clusters than needed, and those are merged between
           which there are the most partners (for copies: neighbours in the embedding).

@@ -16,6 +16,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
 from ._missing import has_missing, squared_distances
@@ -54,19 +55,28 @@ def kmeans_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) 
     return _kmeans_runs(x, k, seed, sample_weight)[0].cluster_centers_
 
 
-def sizeable_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
-    """The same, but for runs with a tiny cluster, where one without is nearly as good.
+def consensus_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
+    """Centroids (k, p) of the clusters on which runs of k-means agree.
 
-    In wide codes runs differ by less than they tell. A few far rows as a cluster of their own
-    lower the distortion a little, and joint training, which draws all centroids to one
-    length, loses that cluster.
+    In wide codes runs end in many optima that differ by less than they tell, and which of them is
+    the best is a matter of luck. So all that are nearly as good have a say: k-means of the rows'
+    memberships in them is a consensus (Wu, Liu, Xiong, Cao and Chen 2015). Runs with a tiny
+    cluster have none, if others are as good. A few far rows as a cluster of their own lower the
+    distortion a little, and joint training, which draws all centroids to one length, loses that
+    cluster.
     """
     runs = _kmeans_runs(x, k, seed, sample_weight)
-    near = [run for run in runs if run.inertia_ <= (1 + NEARLY) * runs[0].inertia_]
-    sizes = [np.bincount(run.labels_, sample_weight, minlength=k) for run in near]
-    is_fit = [size.min() >= TINY * size.mean() for size in sizes]
-    # The first, which has the lowest distortion, where all have such a cluster.
-    return near[int(np.argmax(is_fit))].cluster_centers_
+    near = [run.labels_ for run in runs if run.inertia_ <= (1 + NEARLY) * runs[0].inertia_]
+    sizes = [np.bincount(labels, sample_weight, minlength=k) for labels in near]
+    sizeable = [
+        labels
+        for labels, size in zip(near, sizes, strict=True)
+        if size.min() >= TINY * size.mean()
+    ]
+    memberships = OneHotEncoder().fit_transform(np.column_stack(sizeable or near))
+    labels = _kmeans_runs(memberships, k, seed, sample_weight)[0].labels_
+    means, _, _ = labelled_mixture(x, labels, k, sample_weight)
+    return means.astype(x.dtype)
 
 
 def _kmeans_runs(x, k: int, seed: int, sample_weight: np.ndarray | None) -> list[KMeans]:
@@ -93,7 +103,7 @@ def kmeans_plusplus_centroids(
 
 # What finds the centroids, by the name of a start.
 FINDERS: dict[str, Callable[..., np.ndarray]] = {
-    "k-means": sizeable_centroids,
+    "k-means": consensus_centroids,
     "k-means++": kmeans_plusplus_centroids,
     "pinv": kmeans_centroids,
 }

@@ -10,7 +10,7 @@ import scipy.stats
 from helpers import blobs, overlapping
 from scipy.special import softmax
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
@@ -191,50 +191,78 @@ def test_kmeans_is_that_of_sklearn_and_deterministic(seed):
         np.testing.assert_allclose(centroids, expected.cluster_centers_, rtol=1e-6)
 
 
-def runs_of(*runs):
-    """Made-up runs of k-means: distortions, and the number of rows of a cluster."""
-    return [
-        SimpleNamespace(
-            inertia_=inertia,
-            labels_=np.repeat(np.arange(len(sizes)), sizes),
-            cluster_centers_=np.array(sizes),
-        )
-        for inertia, sizes in runs
+def consensus_of(monkeypatch, *runs, weight=None):
+    """The consensus of made-up runs on 800 numbers: how many of them are in its lower cluster.
+
+    A run is its distortion, and how many of the numbers its first cluster has, the lowest.
+    """
+    made_up = [
+        SimpleNamespace(inertia_=inertia, labels_=np.repeat([0, 1], [size, 800 - size]))
+        for inertia, size in runs
     ]
+    real, numbers = starts._kmeans_runs, np.arange(800.0)[:, None]
+
+    def stand_in(x, *settings):
+        return made_up if x is numbers else real(x, *settings)
+
+    monkeypatch.setattr(starts, "_kmeans_runs", stand_in)
+    found = starts.consensus_centroids(numbers, 2, seed=0, sample_weight=weight)
+    size = round(2 * found.min() + 1)
+    share = np.ones(800) if weight is None else weight
+    for centroid, part in zip(sorted(found), (slice(size), slice(size, None)), strict=True):
+        expected = np.average(numbers[part], weights=share[part], axis=0)
+        np.testing.assert_allclose(centroid, expected)
+    return size
 
 
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        ([(100.0, [398, 402]), (100.1, [400, 400])], [398, 402]),
-        ([(100.0, [10, 790]), (100.4, [30, 770]), (100.4, [400, 400])], [30, 770]),
-        ([(100.0, [10, 790]), (100.6, [400, 400])], [10, 790]),
-        ([(100.0, [10, 790]), (100.1, [0, 800])], [10, 790]),
+        ([(100.0, 398), (100.1, 300), (100.2, 300)], 300),
+        ([(100.0, 398), (100.6, 300), (100.7, 300)], 398),
+        ([(100.0, 10), (100.4, 30), (100.4, 400)], 400),
+        ([(100.0, 10), (100.6, 400)], 10),
+        ([(100.0, 10), (100.1, 0)], 10),
     ],
-    ids=["the best", "no tiny cluster", "not nearly as good", "all have one"],
+    ids=["most agree", "not nearly as good", "no tiny cluster", "only the best", "all have one"],
 )
-def test_runs_with_a_tiny_cluster_give_way_to_nearly_equal_ones(monkeypatch, runs, expected):
-    monkeypatch.setattr(starts, "_kmeans_runs", lambda *_: runs_of(*runs))
-    found = starts.sizeable_centroids(np.zeros((800, 1)), 2, seed=0, sample_weight=None)
-    np.testing.assert_array_equal(found, expected)
+def test_nearly_equal_runs_have_a_say_but_for_those_with_a_tiny_cluster(
+    monkeypatch, runs, expected
+):
+    assert consensus_of(monkeypatch, *runs) == expected
 
 
 def test_size_of_a_cluster_is_the_weight_of_its_rows(monkeypatch):
-    runs = runs_of((100.0, [10, 790]), (100.1, [400, 400]))
-    monkeypatch.setattr(starts, "_kmeans_runs", lambda *_: runs)
-    weight = np.repeat([40.0, 0.5], [10, 790])
-    found = starts.sizeable_centroids(np.zeros((800, 1)), 2, seed=0, sample_weight=weight)
-    np.testing.assert_array_equal(found, [10, 790])
+    runs = (100.0, 10), (100.1, 400)
+    assert consensus_of(monkeypatch, *runs, weight=np.repeat([40.0, 0.5], [10, 790])) == 10
+    assert consensus_of(monkeypatch, *runs) == 400
 
 
 def test_a_small_cluster_that_lies_apart_is_kept(seed):
     X = np.random.RandomState(seed).standard_normal((1000, 8))
     X[:5] += 30
     settings = {"seed": seed, "sample_weight": None}
-    centroids = starts.sizeable_centroids(X, 2, **settings)
+    centroids = starts.consensus_centroids(X, 2, **settings)
     labels = pairwise_distances_argmin(X, centroids)
     assert np.bincount(labels).min() == 5
-    np.testing.assert_array_equal(centroids, starts.kmeans_centroids(X, 2, **settings))
+    np.testing.assert_allclose(
+        np.sort(centroids, axis=0), np.sort(starts.kmeans_centroids(X, 2, **settings), axis=0)
+    )
+
+
+def test_consensus_depends_less_on_the_seed_than_the_best_run(seed):
+    """Of rows in many directions, where k-means ends in many optima that are nearly as good."""
+    rng = np.random.RandomState(seed)
+    X = rng.standard_normal((12, 60))[rng.randint(12, size=1500)]
+    X += 3.0 * rng.standard_normal(X.shape)
+
+    def agreement(find):
+        labels = [
+            pairwise_distances_argmin(X, find(X, 12, seed=s, sample_weight=None)) for s in range(4)
+        ]
+        return np.mean([adjusted_rand_score(a, b) for a, b in itertools.combinations(labels, 2)])
+
+    assert agreement(starts.consensus_centroids) > agreement(starts.kmeans_centroids)
 
 
 def test_kmeans_plusplus_draws_rows_in_proportion_to_weight(seed):
