@@ -82,7 +82,8 @@ CHANGES: dict[str, Change] = {
     # merged along the graph.
     "no surplus at the start": patched((_graph, "SURPLUS", (1,))),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
-    # These two hardly matter but to fits without partners.
+    # These three hardly matter but to fits without partners.
+    "no consensus at the start": patched((_initialization, "NEARLY", 0.0)),
     "start as sharp as it is": patched((_initialization, "APART", 1.0)),
     "prior to equal sizes": patched((DeepAEClustering, "_draw_to_sizes", lambda *_: None)),
     "one learning rate": patched((_modules, "MODULE_RATE", 1.0), (_modules, "CONTRAST_RATE", 1.0)),
