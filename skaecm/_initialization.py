@@ -69,9 +69,7 @@ def consensus_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | Non
     near = [run.labels_ for run in runs if run.inertia_ <= (1 + NEARLY) * runs[0].inertia_]
     sizes = [np.bincount(labels, sample_weight, minlength=k) for labels in near]
     sizeable = [
-        labels
-        for labels, size in zip(near, sizes, strict=True)
-        if size.min() >= TINY * size.mean()
+        labels for labels, size in zip(near, sizes, strict=True) if size.min() >= TINY * size.mean()
     ]
     memberships = OneHotEncoder().fit_transform(np.column_stack(sizeable or near))
     labels = _kmeans_runs(memberships, k, seed, sample_weight)[0].labels_
