@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import euclidean_distances, paired_distances
 from sklearn.neighbors import kneighbors_graph
 from sklearn.utils import gen_batches
@@ -19,6 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
 from ._extras import need
+from ._kmeans import consensus
 
 # Neighbours of wider rows are sought among so many principal directions.
 SEARCH_WIDTH = 64
@@ -301,19 +301,6 @@ def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
     return number
 
 
-def most_typical(
-    tries: list[np.ndarray], quality: list[float], error: float, seen: np.ndarray
-) -> np.ndarray:
-    """Of labels as good as the best, within an ``error``, those most like the others.
-
-    They are compared on the rows ``seen`` by the adjusted Rand index. Of two, the better.
-    """
-    best_first = np.argsort(quality, kind="stable")[::-1]
-    good = [tries[i] for i in best_first if quality[i] >= max(quality) - error]
-    likeness = [sum(adjusted_rand_score(a[seen], b[seen]) for b in good) for a in good]
-    return good[int(np.argmax(likeness))]
-
-
 def edges_of(
     z: np.ndarray,
     sampled: np.ndarray,
@@ -348,10 +335,9 @@ def connected_clusters(
     """Labels (n,) of ``k`` clusters of any shape that are connected in ``z`` (n, p).
 
     More clusters than needed, by k-means, and those merged that share edges, then moved
-    while modularity rises. Of several tries the most typical of those whose modularity is
-    the highest, but for a standard error. Edges are those of ``graph`` (n, n), which says
-    who is the partner of whom; rows without a partner are linked to their nearest
-    neighbours in ``z``.
+    while modularity rises. Several tries with more and fewer of them give a `consensus`.
+    Edges are those of ``graph`` (n, n), which says who is the partner of whom; rows without
+    a partner are linked to their nearest neighbours in ``z``.
     """
     rng = np.random.RandomState(seed)
     weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
@@ -359,7 +345,7 @@ def connected_clusters(
     rows = z[sampled]
     weight = None if sample_weight is None else sample_weight[sampled]
     edges = edges_of(z, sampled, sample_weight, graph)
-    tries, quality = [], []
+    tries = []
     for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
         n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
         kmeans = KMeans(n_clusters, n_init=1, random_state=rng.randint(2**31 - 1))
@@ -370,10 +356,6 @@ def connected_clusters(
         shares = overlap(surplus, edges, n_clusters)
         # Sums in two orders differ in their last bits.
         shares = (shares + shares.T) / 2
-        number = refine(shares, merge(shares + FAINT * nearness(kmeans, shares), k), k)
-        tries.append(number[surplus])
-        quality.append(modularity(overlap(number, sp.csr_array(shares), k)))
-    # Whether an edge is inside a cluster is a draw of that share of the edges.
-    inside = min(np.trace(overlap(tries[int(np.argmax(quality))], edges, k)), 1.0)
-    error = np.sqrt(inside * (1.0 - inside) / max(edges.nnz / 2, 1))
-    return most_typical(tries, quality, error, sampled)
+        merged = merge(shares + FAINT * nearness(kmeans, shares), k)
+        tries.append(refine(shares, merged, k)[surplus])
+    return consensus(tries, k, seed=rng.randint(2**31 - 1), sample_weight=sample_weight)

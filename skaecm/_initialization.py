@@ -14,17 +14,16 @@ import scipy.sparse as sp
 from scipy.optimize import brentq
 from scipy.spatial.distance import pdist
 from scipy.special import softmax
-from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics import pairwise_distances_argmin_min
-from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
 
+from ._kmeans import consensus, kmeans_runs
 from ._missing import has_missing, squared_distances
 from ._mixtures import VARIANCE_FLOOR, log_weights
 
-# Runs of k-means, as published; how much more distortion, as a share, is nearly as little; and
-# what share of the mean size is tiny for a cluster.
-RUNS = 20
+# How much more distortion, as a share, is nearly as little, and what share of the mean size is
+# tiny for a cluster.
 NEARLY = 0.005
 TINY = 0.05
 
@@ -52,42 +51,27 @@ class Start(NamedTuple):
 
 def kmeans_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
     """Centroids (k, p) of the run of k-means with the lowest distortion."""
-    return _kmeans_runs(x, k, seed, sample_weight)[0].cluster_centers_
+    return kmeans_runs(x, k, seed=seed, sample_weight=sample_weight)[0].cluster_centers_
 
 
 def consensus_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:
     """Centroids (k, p) of the clusters on which runs of k-means agree.
 
     In wide codes runs end in many optima that differ by less than they tell, and which of them is
-    the best is a matter of luck. So all that are nearly as good have a say: k-means of the rows'
-    memberships in them is a consensus (Wu, Liu, Xiong, Cao and Chen 2015). Runs with a tiny
-    cluster have none, if others are as good. A few far rows as a cluster of their own lower the
-    distortion a little, and joint training, which draws all centroids to one length, loses that
-    cluster.
+    the best is a matter of luck. So all that are nearly as good have a say in a `consensus`. Runs
+    with a tiny cluster have none, if others are as good. A few far rows as a cluster of their own
+    lower the distortion a little, and joint training, which draws all centroids to one length,
+    loses that cluster.
     """
-    runs = _kmeans_runs(x, k, seed, sample_weight)
+    runs = kmeans_runs(x, k, seed=seed, sample_weight=sample_weight)
     near = [run.labels_ for run in runs if run.inertia_ <= (1 + NEARLY) * runs[0].inertia_]
     sizes = [np.bincount(labels, sample_weight, minlength=k) for labels in near]
     sizeable = [
         labels for labels, size in zip(near, sizes, strict=True) if size.min() >= TINY * size.mean()
     ]
-    memberships = OneHotEncoder().fit_transform(np.column_stack(sizeable or near))
-    labels = _kmeans_runs(memberships, k, seed, sample_weight)[0].labels_
+    labels = consensus(sizeable or near, k, seed=seed, sample_weight=sample_weight)
     means, _, _ = labelled_mixture(x, labels, k, sample_weight)
     return means.astype(x.dtype)
-
-
-def _kmeans_runs(x, k: int, seed: int, sample_weight: np.ndarray | None) -> list[KMeans]:
-    """Runs of k-means, that of the lowest distortion first."""
-    rng = np.random.RandomState(seed)
-    # More than two threads add their partial sums in the order in which they
-    # finish, and the same seed would no longer give the same bits.
-    with threadpool_limits(limits=1, user_api="openmp"):
-        runs = [
-            KMeans(k, n_init=1, random_state=rng).fit(x, sample_weight=sample_weight)
-            for _ in range(RUNS)
-        ]
-    return sorted(runs, key=lambda run: run.inertia_)
 
 
 def kmeans_plusplus_centroids(

@@ -1,16 +1,19 @@
-"""k-means for a start: on a sample of the rows, its misplaced centres put right.
+"""k-means for a start: on a sample of the rows, its misplaced centres put right, or many runs.
 
 A single run of k-means easily leaves two centres in one cluster and one between two
-others, and its own steps do not lead out of that. A split and a merge at once do.
-NumPy in, NumPy out.
+others, and its own steps do not lead out of that. A split and a merge at once do, and
+so does what many runs agree on. NumPy in, NumPy out.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.extmath import row_norms
 from threadpoolctl import threadpool_limits
 
@@ -19,6 +22,9 @@ from threadpoolctl import threadpool_limits
 # training correct; to look at more rows would cost more than these steps.
 SAMPLE_ROWS = 2**13
 SAMPLE_ROWS_PER_CLUSTER = 2**8
+
+# Runs of k-means where one is not enough, as published.
+RUNS = 20
 
 # Repair goes on while a round takes this share off the distortion.
 REPAIR_TOL = 1e-3
@@ -50,6 +56,35 @@ def sample_rows(
     rng = np.random.default_rng(seed)
     drawn = rng.choice(x.shape[0], size, replace=chances is not None, p=chances, shuffle=False)
     return x[np.sort(drawn)], None
+
+
+def kmeans_runs(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> list[KMeans]:
+    """Runs of k-means, that of the lowest distortion first."""
+    rng = np.random.RandomState(seed)
+    # More than two threads add their partial sums in the order in which they
+    # finish, and the same seed would no longer give the same bits.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        runs = [
+            KMeans(k, n_init=1, random_state=rng).fit(x, sample_weight=sample_weight)
+            for _ in range(RUNS)
+        ]
+    return sorted(runs, key=lambda run: run.inertia_)
+
+
+def consensus(
+    opinions: list[np.ndarray], k: int, *, seed: int, sample_weight: np.ndarray | None
+) -> np.ndarray:
+    """Labels (n,) of ``k`` clusters on which ``opinions``, each labels (n,), agree.
+
+    k-means of the rows' memberships in the clusters of all opinions finds the labels that
+    tell most of them (Wu, Liu, Xiong, Cao and Chen 2015).
+    """
+    memberships = OneHotEncoder().fit_transform(np.column_stack(opinions))
+    with warnings.catch_warnings():
+        # That they hold fewer clusters than k was to be told where they were formed.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        runs = kmeans_runs(memberships, k, seed=seed, sample_weight=sample_weight)
+    return runs[0].labels_
 
 
 def repaired_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:

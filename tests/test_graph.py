@@ -1,7 +1,6 @@
 """Graphs of rows: checked, built, smoothed over, drawn from and cut, against slow twins."""
 
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -407,20 +406,6 @@ def test_shapes_that_k_means_cannot_find(seed, shape, offset):
     assert adjusted_rand_score(labels, y) > 0.95
     of_kmeans = KMeans(2, n_init=3, random_state=seed).fit_predict(z)
     assert adjusted_rand_score(of_kmeans, y) < 0.7
-
-
-def test_of_tries_as_good_as_the_best_the_most_typical_is_kept(seed):
-    rng = np.random.RandomState(seed)
-    common, other = rng.randint(3, size=(2, 90))
-    nearly = [(common + (np.arange(90) == i)) % 3 for i in range(3)]
-    tries, seen = [other, *nearly, common], np.arange(90)
-    quality = [0.80, 0.79, 0.79, 0.79, 0.70]
-    kept = partial(_graph.most_typical, tries, quality, seen=seen)
-    assert any(kept(error=0.02) is labels for labels in nearly)
-    assert kept(error=0.2) is common
-    assert kept(error=0.001) is other
-    pair = _graph.most_typical([common, other], [0.5, 0.6], error=1.0, seen=seen)
-    assert pair is other
 
 
 def test_rows_that_were_not_sampled_get_labels_too(seed, monkeypatch):

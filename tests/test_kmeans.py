@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import euclidean_distances
 
 from skaecm import ClusteringModuleGMM, _kmeans
-from skaecm._kmeans import halve, repaired_centroids, sample_rows, split_and_merge
+from skaecm._kmeans import consensus, halve, repaired_centroids, sample_rows, split_and_merge
 
 
 def separated(seed, dtype=np.float64, rows_per_cluster=60):
@@ -166,6 +166,34 @@ def test_the_sample(seed, make, monkeypatch):
     assert weight is None
     assert rows.min() >= 10_000
     assert (rows < 20_000).mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_consensus_is_what_most_opinions_say_of_a_row(seed):
+    """Nine opinions, each wrong on rows of its own, and one of a cluster fewer."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(400) % 4)
+    wrong = np.arange(400) % 9 == np.arange(9)[:, None]
+    opinions = [
+        rng.permutation(4)[np.where(row, rng.integers(4, size=400), labels)] for row in wrong
+    ]
+    opinions.append(np.minimum(labels, 2))
+    assert max(adjusted_rand_score(labels, opinion) for opinion in opinions) < 1
+    settings = {"seed": seed, "sample_weight": None}
+    found = consensus(opinions, 4, **settings)
+    assert adjusted_rand_score(labels, found) == 1
+    np.testing.assert_array_equal(found, consensus(opinions, 4, **settings))
+    np.testing.assert_array_equal(np.unique(consensus([labels % 2] * 3, 4, **settings)), [0, 1])
+
+
+def test_rows_without_weight_have_no_say_in_a_consensus(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(300) % 3)
+    weight = (np.arange(300) >= 100).astype(float)
+    opinions = [np.where(np.arange(300) % 7 == i, 0, labels) for i in range(7)]
+    # What rows of no weight are said to be is noise.
+    twisted = [np.where(weight > 0, opinion, rng.integers(3, size=300)) for opinion in opinions]
+    found = consensus(twisted, 3, seed=seed, sample_weight=weight)
+    assert adjusted_rand_score(labels[100:], found[100:]) == 1
 
 
 def test_no_subnormal_responsibilities(seed):
