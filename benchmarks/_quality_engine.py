@@ -78,12 +78,15 @@ def merge_after_training(model: DeepAEClustering, X: np.ndarray) -> DeepAECluste
 
 CHANGES: dict[str, Change] = {
     "no averaging epoch": patched((Training, "run_averaging_epoch", lambda *_, **__: None)),
-    # k-means in the code, the best of its runs by modularity, in place of surplus clusters
+    # k clusters of k-means in the code, the consensus of its runs, in place of surplus clusters
     # merged along the graph.
     "no surplus at the start": patched((_graph, "SURPLUS", (1,))),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
-    # These three hardly matter but to fits without partners.
-    "no consensus at the start": patched((_initialization, "NEARLY", 0.0)),
+    # The best run of k-means without partners, one try with them.
+    "no consensus at the start": patched(
+        (_initialization, "NEARLY", 0.0), (_graph, "SURPLUS", (8,)), (_graph, "SURPLUS_RUNS", 1)
+    ),
+    # These two hardly matter but to fits without partners.
     "start as sharp as it is": patched((_initialization, "APART", 1.0)),
     "prior to equal sizes": patched((DeepAEClustering, "_draw_to_sizes", lambda *_: None)),
     "one learning rate": patched((_modules, "MODULE_RATE", 1.0), (_modules, "CONTRAST_RATE", 1.0)),

@@ -244,7 +244,7 @@ def settings_of(name, method):
         params = DeepAEClustering(**OUR_SETTINGS[method]).get_params(deep=False)
         settings = {key: value for key, value in params.items() if key not in NOT_SETTINGS}
         has_partners = params["augment"] or (params["n_neighbors"] and name not in TEXTS)
-        is_merged = has_partners and params["init"] != "k-means++"
+        is_merged = has_partners and params["init"] == "k-means"
         settings["engine"] = ENGINE if is_merged else ALONE_ENGINE
         if method in CHANGED:
             settings["change"] = CHANGED[method]
