@@ -202,10 +202,10 @@ def groups(rows: list[dict]) -> Iterator[tuple[str, str, list[dict]]]:
 
 
 def format_table(rows: list[dict]) -> str:
-    """Epochs until near the end, by data set and method: median and range over seeds."""
+    """Epochs until near the end, by data set and method: median, mean and spread over seeds."""
     lines = [
         f"{'data':10s} {'method':18s} {'seeds':>5s} {'final ACC':>15s} {'epochs in all':>13s} "
-        f"{'first near the end':>18s} {'(range)':>11s} {'near to stay':>12s} {'(range)':>11s}"
+        f"{'first near the end':>18s} {'mean':>15s} {'near to stay':>12s} {'mean':>15s}"
     ]
     for name, method, mine in groups(rows):
         final = [row["final"] for row in mine]
@@ -215,8 +215,8 @@ def format_table(rows: list[dict]) -> str:
         lines.append(
             f"{name:10s} {method:18s} {len(mine):5d} {np.mean(final):6.3f} +- {np.std(final):.3f} "
             f"{np.median(total):13.0f} {np.median(needed):18.0f} "
-            f"{f'{min(needed)}-{max(needed)}':>11s} {np.median(settled):12.0f} "
-            f"{f'{min(settled)}-{max(settled)}':>11s}"
+            f"{np.mean(needed):6.1f} +- {np.std(needed):5.1f} {np.median(settled):12.0f} "
+            f"{np.mean(settled):6.1f} +- {np.std(settled):5.1f}"
         )
     return "\n".join(lines)
 
