@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from skaecm import DeepAEClustering, _graph, _initialization, _modules
+from skaecm import DeepAEClustering, _cuts, _initialization, _modules
 from skaecm._training import Training
 
 Change = Callable[[DeepAEClustering, np.ndarray], DeepAEClustering]
@@ -23,8 +23,9 @@ DECAY = 0.9
 # At most so many moves, each of one merge and one split.
 MOVES = 3
 
-# What a stand-in calls.
+# What stand-ins call.
 RUN_EPOCH = Training.run_epoch
+STEADINESS = _cuts.steadiness
 
 
 def patched(*parts: tuple[Any, str, Any]) -> Change:
@@ -76,15 +77,24 @@ def merge_after_training(model: DeepAEClustering, X: np.ndarray) -> DeepAECluste
     return go_on(model.set_params(k=2 * k).fit(X), X, k)
 
 
+# Of the two ways to cut the graph of neighbours, merged clusters as if there was no other.
+MERGED = (_cuts, "spectral_clusters", lambda *_: None)
+
 CHANGES: dict[str, Change] = {
     "no averaging epoch": patched((Training, "run_averaging_epoch", lambda *_, **__: None)),
     # k clusters of k-means in the code, the consensus of its runs, in place of surplus clusters
     # merged along the graph.
-    "no surplus at the start": patched((_graph, "SURPLUS", (1,))),
+    "no surplus at the start": patched(MERGED, (_cuts, "SURPLUS", (1,))),
+    "less steady cut at the start": patched(
+        (_cuts, "steadiness", lambda *args: -STEADINESS(*args))
+    ),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
     # The best run of k-means without partners, one try with them.
     "no consensus at the start": patched(
-        (_initialization, "NEARLY", 0.0), (_graph, "SURPLUS", (8,)), (_graph, "SURPLUS_RUNS", 1)
+        MERGED,
+        (_initialization, "NEARLY", 0.0),
+        (_cuts, "SURPLUS", (8,)),
+        (_cuts, "SURPLUS_RUNS", 1),
     ),
     # These two hardly matter but to fits without partners.
     "start as sharp as it is": patched((_initialization, "APART", 1.0)),

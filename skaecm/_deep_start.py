@@ -9,8 +9,9 @@ from sklearn.base import BaseEstimator
 
 from . import _initialization as starts
 from ._checks import fitted_centers, init_centers
+from ._cuts import connected_clusters
 from ._data import Data
-from ._graph import NEIGHBOURS, connected_clusters, neighbour_graph
+from ._graph import NEIGHBOURS, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
 from ._modules import (
     Autoencoder,

@@ -1,24 +1,19 @@
-"""Graphs of rows that belong together: checked, built, smoothed over and cut. No torch.
+"""Graphs of rows that belong together: checked, built and smoothed over. No torch.
 
 An edge says that two rows are likely to be of one cluster. It comes from the
 user (`check_adjacency`) or from the nearest neighbours (`neighbour_graph`).
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances, paired_distances
+from sklearn.metrics.pairwise import paired_distances
 from sklearn.neighbors import kneighbors_graph
 from sklearn.utils import gen_batches
 from sklearn.utils.extmath import randomized_svd
-from threadpoolctl import threadpool_limits
 
 from ._extras import need
-from ._kmeans import consensus
 
 # Neighbours of wider rows are sought among so many principal directions.
 SEARCH_WIDTH = 64
@@ -32,18 +27,6 @@ NEIGHBOURS = 10
 ROWS_PER_CLUSTER = 100
 MOST_HUBNESS = 1.2
 
-# Rows among which surplus clusters are sought, and how many neighbours in the embedding link
-# those of them that have no partner.
-SAMPLED_ROWS = 10_000
-SAMPLED_NEIGHBOURS = 10
-
-# Surplus clusters, as multiples of k, and runs of k-means for each.
-SURPLUS = (3, 5, 8, 12)
-SURPLUS_RUNS = 3
-
-# Passes over all surplus clusters that move them, at most, and the gain that counts.
-REFINEMENTS = 20
-
 # So little that it decides only where there are no edges.
 FAINT = 1e-9
 
@@ -52,7 +35,6 @@ LIKENESS = 0.5
 
 # Edges whose distances are computed at once.
 EDGES_AT_ONCE = 2**16
-ROUNDING = 1e-12
 
 # How often, and with which weight of its neighbours, a row of a given graph is smoothed.
 SMOOTHING_STEPS = 2
@@ -240,122 +222,3 @@ def modularity(shares: np.ndarray) -> float:
     """
     size = shares.sum(axis=1)
     return float(np.trace(shares) - size @ size)
-
-
-def merge(shares: np.ndarray, k: int) -> np.ndarray:
-    """Merge clusters until ``k`` are left; the new number of each.
-
-    Always the two with the largest ``shares[a, b] / (size[a] size[b])``: how much
-    more often a row of one has its partner in the other than if partners were
-    drawn at random.
-    """
-    shares = shares.copy()
-    number = np.arange(len(shares))
-    while len(shares) > k:
-        size = shares.sum(axis=1)
-        lift = shares / np.maximum(np.outer(size, size), np.finfo(np.float64).tiny)
-        np.fill_diagonal(lift, -1.0)
-        kept, gone = sorted(np.unravel_index(lift.argmax(), lift.shape))
-        shares[kept] += shares[gone]
-        shares[:, kept] += shares[:, gone]
-        shares = np.delete(np.delete(shares, gone, axis=0), gone, axis=1)
-        number[number == gone] = kept
-        number[number > gone] -= 1
-    return number
-
-
-def nearness(kmeans: KMeans, shares: np.ndarray) -> np.ndarray:
-    """What stands for the shares of clusters that no edge connects: less, the farther apart."""
-    size = shares.sum(axis=1)
-    squared = euclidean_distances(kmeans.cluster_centers_.astype(np.float64), squared=True)
-    typical = max(squared.mean(), np.finfo(np.float64).tiny)
-    return np.outer(size, size) / (1.0 + squared / typical)
-
-
-def refine(shares: np.ndarray, number: np.ndarray, k: int) -> np.ndarray:
-    """Move surplus clusters between the ``k`` merged ones while modularity rises.
-
-    ``shares`` (m, m) is the `overlap` of the surplus clusters, ``number`` (m,) says
-    where each of them is.
-    """
-    number = number.copy()
-    size = shares.sum(axis=1)
-    outside = shares - np.diag(np.diag(shares))
-    for _ in range(REFINEMENTS):
-        moved = False
-        for cluster in range(len(shares)):
-            home = number[cluster]
-            if np.count_nonzero(number == home) == 1:
-                continue
-            other = size * (np.arange(len(shares)) != cluster)
-            links = np.bincount(number, weights=outside[cluster], minlength=k)
-            sizes = np.bincount(number, weights=other, minlength=k)
-            gain = links - size[cluster] * sizes
-            # Only along edges: where there are none, nothing says that clusters are one.
-            best = np.where(links > 0, gain, -np.inf).argmax()
-            if links[best] > 0 and gain[best] > gain[home] + ROUNDING:
-                number[cluster] = best
-                moved = True
-        if not moved:
-            break
-    return number
-
-
-def edges_of(
-    z: np.ndarray,
-    sampled: np.ndarray,
-    sample_weight: np.ndarray | None,
-    graph: sp.csr_array | None,
-) -> sp.csr_array:
-    """Edges (n, n) of ``graph``; of ``sampled`` rows without any, to the nearest in ``z``."""
-    n = len(z)
-    graph = sp.csr_array((n, n)) if graph is None else graph
-    is_alone = np.zeros(n, dtype=bool)
-    is_alone[sampled] = np.diff(graph.indptr)[sampled] == 0
-    if sample_weight is not None:
-        # A row of no weight has partners, but is none.
-        graph = sp.csr_array(sp.diags((sample_weight > 0).astype(np.float64)) @ graph)
-    if not is_alone.any():
-        return graph
-    near = sp.coo_array(neighbour_graph(z[sampled], SAMPLED_NEIGHBOURS))
-    places = sampled[near.row], sampled[near.col]
-    edges = sp.csr_array((near.data, places), shape=(n, n))
-    typical = graph.data.mean() if graph.nnz else 1.0
-    return sp.csr_array(graph + sp.diags(typical * is_alone) @ edges)
-
-
-def connected_clusters(
-    z: np.ndarray,
-    k: int,
-    *,
-    seed: int,
-    sample_weight: np.ndarray | None,
-    graph: sp.csr_array | None = None,
-) -> np.ndarray:
-    """Labels (n,) of ``k`` clusters of any shape that are connected in ``z`` (n, p).
-
-    More clusters than needed, by k-means, and those merged that share edges, then moved
-    while modularity rises. Several tries with more and fewer of them give a `consensus`.
-    Edges are those of ``graph`` (n, n), which says who is the partner of whom; rows without
-    a partner are linked to their nearest neighbours in ``z``.
-    """
-    rng = np.random.RandomState(seed)
-    weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
-    sampled = np.sort(rng.permutation(weighted)[: max(SAMPLED_ROWS, SAMPLED_NEIGHBOURS * k)])
-    rows = z[sampled]
-    weight = None if sample_weight is None else sample_weight[sampled]
-    edges = edges_of(z, sampled, sample_weight, graph)
-    tries = []
-    for factor in np.repeat(SURPLUS, SURPLUS_RUNS):
-        n_clusters = max(k, min(factor * k, len(rows) // SAMPLED_NEIGHBOURS))
-        kmeans = KMeans(n_clusters, n_init=1, random_state=rng.randint(2**31 - 1))
-        with threadpool_limits(limits=1, user_api="openmp"), warnings.catch_warnings():
-            # Fewer distinct rows than surplus clusters are nothing to warn of.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            surplus = kmeans.fit(rows, sample_weight=weight).predict(z)
-        shares = overlap(surplus, edges, n_clusters)
-        # Sums in two orders differ in their last bits.
-        shares = (shares + shares.T) / 2
-        merged = merge(shares + FAINT * nearness(kmeans, shares), k)
-        tries.append(refine(shares, merged, k)[surplus])
-    return consensus(tries, k, seed=rng.randint(2**31 - 1), sample_weight=sample_weight)

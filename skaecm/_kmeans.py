@@ -72,19 +72,25 @@ def kmeans_runs(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> li
 
 
 def consensus(
-    opinions: list[np.ndarray], k: int, *, seed: int, sample_weight: np.ndarray | None
+    opinions: list[np.ndarray],
+    k: int,
+    *,
+    seed: int,
+    sample_weight: np.ndarray | None,
+    seen: np.ndarray | slice = slice(None),
 ) -> np.ndarray:
     """Labels (n,) of ``k`` clusters on which ``opinions``, each labels (n,), agree.
 
-    k-means of the rows' memberships in the clusters of all opinions finds the labels that
-    tell most of them (Wu, Liu, Xiong, Cao and Chen 2015).
+    k-means of the memberships of rows, those that are ``seen``, in the clusters of all opinions
+    finds the labels that tell most of them (Wu, Liu, Xiong, Cao and Chen 2015).
     """
     memberships = OneHotEncoder().fit_transform(np.column_stack(opinions))
     with warnings.catch_warnings():
         # That they hold fewer clusters than k was to be told where they were formed.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        runs = kmeans_runs(memberships, k, seed=seed, sample_weight=sample_weight)
-    return runs[0].labels_
+        weight = None if sample_weight is None else sample_weight[seen]
+        runs = kmeans_runs(memberships[seen], k, seed=seed, sample_weight=weight)
+    return runs[0].predict(memberships)
 
 
 def repaired_centroids(x, k: int, *, seed: int, sample_weight: np.ndarray | None) -> np.ndarray:

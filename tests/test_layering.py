@@ -26,7 +26,8 @@ ROOMS = {
     "_block_rows": {"_blocks", "_rows", "_tensors"},
     "_augmentation": set(),
     "_kmeans": set(),
-    "_graph": {"_extras", "_kmeans"},
+    "_graph": {"_extras"},
+    "_cuts": {"_graph", "_kmeans"},
     "_steps": {"_ranks", "_rows"},
     "_training": {"_rows", "_steps", "_tensors"},
     "_initialization": {"_kmeans", "_missing", "_mixtures"},
@@ -111,6 +112,7 @@ ROOMS |= {
     "_clustering_module": BELOW - {"_pretraining", "autoencoders"},
     "_deep_start": {
         "_checks",
+        "_cuts",
         "_data",
         "_graph",
         "_initialization",
