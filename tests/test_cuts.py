@@ -166,7 +166,7 @@ def test_the_start_takes_the_neighbours_in_the_embedding_where_there_is_no_graph
 def test_rows_without_weight_link_nothing(seed):
     rng = np.random.RandomState(seed)
     z = rng.normal(size=(300, 3)) + 3.0 * np.eye(3)[np.arange(300) % 3]
-    graph = neighbour_graph(z, 5)
+    graph = neighbour_graph(z, 12)
     weight = (rng.uniform(size=300) < 0.7).astype(float)
     kept = sp.csr_array(graph @ sp.diags(weight))
     cut = sp.csr_array(sp.diags(weight) @ kept)
@@ -177,3 +177,128 @@ def test_rows_without_weight_link_nothing(seed):
     alone = (np.diff(cut.indptr) == 0) & (weight > 0)
     assert not alone.any()
     np.testing.assert_array_equal(one, other)
+
+
+# Two ways, and which of them is taken
+# ------------------------------------
+
+
+def points_of(z, graph, weight=None):
+    sampled = np.arange(len(z)) if weight is None else np.flatnonzero(weight)
+    return _cuts.Points(z, weight, _cuts.edges_of(z, sampled, weight, graph), sampled)
+
+
+def spectral(z, k, graph, seed, weight=None):
+    return _cuts.spectral_clusters(points_of(z, graph, weight), k, np.random.RandomState(seed))
+
+
+def chain(seed, sizes=(90, 60, 30)):
+    """Clusters on a line, neighbours linked, and a few edges from each to the next."""
+    rng = np.random.RandomState(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    z = np.column_stack([10.0 * y, np.zeros(len(y))]) + rng.standard_normal((len(y), 2))
+    graph = neighbour_graph(z, 8).tolil()
+    for cluster in range(len(sizes) - 1):
+        a, b = (rng.choice(np.flatnonzero(y == c), 4) for c in (cluster, cluster + 1))
+        graph[a, b] = graph[b, a] = 1.0
+    return z, y, sp.csr_array(graph)
+
+
+def test_spectral_clusters_are_those_of_all_eigenvectors(seed):
+    z, y, graph = chain(seed)
+    degree = graph.toarray().sum(axis=1)
+    _, vectors = np.linalg.eigh(graph.toarray() / np.sqrt(np.outer(degree, degree)))
+    directions = vectors[:, -3:] / np.linalg.norm(vectors[:, -3:], axis=1, keepdims=True)
+    expected = KMeans(3, n_init=20, random_state=0).fit_predict(directions)
+    found = spectral(z, 3, graph, seed)
+    assert adjusted_rand_score(expected, found) == 1.0
+    assert adjusted_rand_score(y, found) == 1.0
+
+
+def test_spectral_clusters_of_many_parts_that_nothing_connects(seed):
+    """All leading eigenvalues are one, and any basis of their vectors keeps each part whole."""
+    part = np.repeat(np.arange(12), 30)
+    z = 100.0 * np.eye(12)[part] + np.random.RandomState(seed).standard_normal((360, 12))
+    assert adjusted_rand_score(part, spectral(z, 12, None, seed)) == 1.0
+    fewer = spectral(z, 4, None, seed)
+    assert all(len(set(fewer[part == number])) == 1 for number in range(12))
+
+
+def test_spectral_clusters_of_rows_without_edges_are_those_of_the_nearest_with_some(seed):
+    z, y, graph = chain(seed)
+    weight = np.ones(len(z))
+    weight[::7] = 0.0
+    kept = sp.csr_array(graph @ sp.diags(weight))
+    found = spectral(z, 3, kept, seed, weight)
+    linked = np.flatnonzero(weight)
+    for row in np.flatnonzero(weight == 0):
+        nearest = linked[np.square(z[linked] - z[row]).sum(axis=1).argmin()]
+        assert found[row] == found[nearest]
+    assert adjusted_rand_score(y, found) == 1.0
+
+
+def test_a_spectral_cluster_that_is_tiny_is_none(seed):
+    part = np.repeat([0, 1, 2], (400, 400, 12))
+    z = 100.0 * np.eye(3)[part] + np.random.RandomState(seed).standard_normal((812, 3))
+    assert spectral(z, 3, None, seed) is None
+    assert adjusted_rand_score(part[:800], spectral(z[:800], 2, None, seed)) == 1.0
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("steady", ["merged_clusters", "spectral_clusters"])
+def test_of_two_cuts_the_one_is_taken_that_halves_repeat(seed, monkeypatch, steady, given):
+    z, y, graph = chain(seed)
+    for name in ("merged_clusters", "spectral_clusters"):
+
+        def cut(points, k, rng, is_steady=name == steady):
+            at = np.round(points.z[:, 0] / 10).astype(int) % k
+            return at if is_steady else rng.randint(k, size=len(at))
+
+        monkeypatch.setattr(_cuts, name, cut)
+    found = connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph if given else None)
+    np.testing.assert_array_equal(found, y)
+
+
+def test_halves_have_half_of_the_rows_with_their_edges_and_with_new_ones(seed, monkeypatch):
+    z, _, graph = chain(seed)
+    weight = np.where(np.arange(len(z)) % 5, 1.5, 0.0)
+    kept = sp.csr_array(graph @ sp.diags((weight > 0).astype(float)))
+    seen = []
+
+    def cut(points, k, rng):
+        seen.append(points)
+        return rng.randint(k, size=len(points.z))
+
+    monkeypatch.setattr(_cuts, "merged_clusters", cut)
+    monkeypatch.setattr(_cuts, "spectral_clusters", cut)
+    connected_clusters(z, 3, seed=seed, sample_weight=weight, graph=kept)
+    whole, _, *parts = seen
+    np.testing.assert_array_equal(whole.z, z)
+    assert len(parts) == 8
+    place = {tuple(row): number for number, row in enumerate(z)}
+    for of_merged, of_spectral in zip(parts[:4], parts[4:], strict=True):
+        np.testing.assert_array_equal(of_merged.z, of_spectral.z)
+    for one, other in (parts[:2], parts[2:4]):
+        rows = [[place[tuple(row)] for row in half.z] for half in (one, other)]
+        assert sorted(rows[0] + rows[1]) == np.flatnonzero(weight).tolist()
+        np.testing.assert_array_equal(one.weight, 1.5)
+    rows = [place[tuple(row)] for row in parts[0].z]
+    inner = kept[rows][:, rows].toarray()
+    lonely = inner.sum(axis=1) == 0
+    np.testing.assert_array_equal(parts[0].edges.toarray()[~lonely], inner[~lonely])
+    anew = neighbour_graph(parts[2].z, _cuts.SAMPLED_NEIGHBOURS).toarray()
+    np.testing.assert_array_equal(parts[2].edges.toarray(), anew)
+
+
+def test_few_rows_are_not_halved(seed, monkeypatch):
+    def unasked(*_):
+        raise AssertionError
+
+    z, _, graph = chain(seed, sizes=(20, 20, 19))
+    expected = connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)
+    monkeypatch.setattr(_cuts, "spectral_clusters", unasked)
+    found = connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)
+    np.testing.assert_array_equal(found, expected)
+    z, _, graph = chain(seed, sizes=(20, 20, 20))
+    with pytest.raises(AssertionError):
+        connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)
