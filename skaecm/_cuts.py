@@ -21,6 +21,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from ._graph import neighbour_graph, overlap
+from ._initialization import TINY
 from ._kmeans import consensus, kmeans_runs
 
 # Rows among which clusters are sought, and how many neighbours in the embedding link those of
@@ -42,9 +43,6 @@ FAINT = 1e-9
 # How far off, by the norm of their residual, eigenvectors may be, and steps to them, at most.
 EIGEN_TOL = 1e-3
 EIGEN_ITER = 100
-
-# What share of the mean size is tiny for a cluster.
-TINY = 0.05
 
 
 class Points(NamedTuple):
