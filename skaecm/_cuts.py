@@ -20,7 +20,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from ._graph import neighbour_graph, overlap
+from ._graph import ROWS_PER_CLUSTER, neighbour_graph, overlap
 from ._initialization import TINY
 from ._kmeans import consensus, kmeans_runs
 
@@ -229,9 +229,10 @@ def connected_clusters(
 
     They are `merged_clusters` or `spectral_clusters`, whichever stay more nearly the same when
     half of the rows are left out, with the edges that are left and with edges sought anew:
-    clusters that are there do not hang on a draw (Ben-Hur, Elisseeff and Guyon 2002). Edges are
-    those of ``graph`` (n, n), which says who is the partner of whom; rows without a partner are
-    linked to their nearest neighbours in ``z``.
+    clusters that are there do not hang on a draw (Ben-Hur, Elisseeff and Guyon 2002). Where
+    neighbours in a half tell little, since it has fewer than `ROWS_PER_CLUSTER`, they are
+    merged. Edges are those of ``graph`` (n, n), which says who is the partner of whom; rows
+    without a partner are linked to their nearest neighbours in ``z``.
     """
     rng = np.random.RandomState(seed)
     weighted = np.arange(len(z)) if sample_weight is None else np.flatnonzero(sample_weight)
@@ -245,7 +246,7 @@ def connected_clusters(
 
     whole = points(np.arange(len(z)), np.sort(order[:n_sampled]), graph)
     merged = merged_clusters(whole, k, rng)
-    if len(order) < 2 * SAMPLED_NEIGHBOURS * k:
+    if len(order) < 2 * ROWS_PER_CLUSTER * k:
         return merged
     spectral = spectral_clusters(whole, k, rng)
     if spectral is None or adjusted_rand_score(merged, spectral) == 1.0:

@@ -192,7 +192,7 @@ def spectral(z, k, graph, seed, weight=None):
     return _cuts.spectral_clusters(points_of(z, graph, weight), k, np.random.RandomState(seed))
 
 
-def chain(seed, sizes=(90, 60, 30)):
+def chain(seed, sizes=(400, 250, 150)):
     """Clusters on a line, neighbours linked, and a few edges from each to the next."""
     rng = np.random.RandomState(seed)
     y = np.repeat(np.arange(len(sizes)), sizes)
@@ -294,11 +294,11 @@ def test_few_rows_are_not_halved(seed, monkeypatch):
     def unasked(*_):
         raise AssertionError
 
-    z, _, graph = chain(seed, sizes=(20, 20, 19))
+    z, _, graph = chain(seed, sizes=(200, 200, 199))
     expected = connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)
     monkeypatch.setattr(_cuts, "spectral_clusters", unasked)
     found = connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)
     np.testing.assert_array_equal(found, expected)
-    z, _, graph = chain(seed, sizes=(20, 20, 20))
+    z, _, graph = chain(seed, sizes=(200, 200, 200))
     with pytest.raises(AssertionError):
         connected_clusters(z, 3, seed=seed, sample_weight=None, graph=graph)

@@ -280,8 +280,10 @@ def test_published_runs_have_one_learning_rate(quality, monkeypatch, method, exp
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_changes_of_the_engine_end_with_their_fit(quality):
+def test_changes_of_the_engine_end_with_their_fit(quality, monkeypatch):
     X = load_digits().data[:1000].astype(np.float32) / 16
+    # So few rows are not cut in two ways otherwise.
+    monkeypatch.setattr("skaecm._cuts.ROWS_PER_CLUSTER", 50)
 
     def fit(method, n_neighbors="auto"):
         small = {"hidden_layer_sizes": (16,), "pretrain_iter": 30, "max_iter": 2}
