@@ -20,7 +20,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from ._graph import ROWS_PER_CLUSTER, neighbour_graph, overlap
+from ._graph import FAINT, ROWS_PER_CLUSTER, neighbour_graph, overlap
 from ._initialization import TINY
 from ._kmeans import consensus, kmeans_runs
 
@@ -36,9 +36,6 @@ SURPLUS_RUNS = 3
 # Passes over all surplus clusters that move them, at most, and the gain that counts.
 REFINEMENTS = 20
 ROUNDING = 1e-12
-
-# So little that it decides only where there are no edges.
-FAINT = 1e-9
 
 # How far off, by the norm of their residual, eigenvectors may be, and steps to them, at most.
 EIGEN_TOL = 1e-3

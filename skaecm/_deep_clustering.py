@@ -139,8 +139,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
           embedding (without a tiny cluster, if there are such); the embedding is shifted and
           scaled so that the centroids are nearly orthonormal, and the encoder holds the E-step of
           the mixture they imply, softened until two clusters share many rows. Where rows
-          have partners (for copies: neighbours in the embedding), the graph is cut: more clusters
-          than needed merged, or leading eigenvectors, by which halves of the rows agree more.
+          have partners (for copies: neighbours in the embedding), the graph is cut, by merging more
+          clusters than needed or by leading eigenvectors, whichever halves of the rows repeat.
         - "k-means++": the same from rows drawn by k-means++.
         - "pinv": pretraining, k-means, ``W = pinv(M)'``, ``b = 0`` and up to 100
           epochs of the module alone: the published AE-CM+pre.
