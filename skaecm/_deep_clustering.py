@@ -105,8 +105,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Weight of the centroids' orthonormality. A published ``(lambda, B)`` is
         ``lambda / B`` here.
     gamma : float, default=1.0
-        Weight of the pairs, where rows have partners; see `augment`, `n_neighbors`
-        and the `adjacency` of `fit`.
+        Weight of the pairs, where rows have partners by `augment`, `n_neighbors` or `adjacency`.
     augment : {"image", "noise"}, callable or None, default=None
         How a row is transformed into another that belongs to its cluster.
 
@@ -125,12 +124,11 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         neighbours tell clusters apart (see the user guide): no few rows are the
         neighbours of many, and there are at least 100 rows a cluster and at most
         100,000, in one array of at least `k` columns. Where no entries are missing they
-        are then sought anew in the code of the autoencoder, after half of
-        `pretrain_iter` (or in that of `init`). Neighbours of rows of more than 64
-        features are sought among their principal directions. With more than 100,000
-        rows the search is approximate and needs faiss
-        (``pip install "skaecm[neighbors]"``). With an `adjacency`, the nearest of the
-        smoothed rows join its edges.
+        are then sought anew in the code of the autoencoder, after half of `pretrain_iter` (or
+        in that of `init`), and once more for the start. Neighbours of rows of more than 64
+        features are sought among their principal directions. With more than 100,000 rows the
+        search is approximate and needs faiss (``pip install "skaecm[neighbors]"``). With an
+        `adjacency`, the nearest of the smoothed rows join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
@@ -443,9 +441,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         width, recipe = design(data, self.n_components, self.autoencoder, self.hidden_layer_sizes)
         warn_about_width(width, data.k)
         pretrain = partial(self._pretrain, width=width, recipe=recipe, seed=seed, watch=watch)
-        n_first = self.pretrain_iter // 2 if self._seeks_in_code(data) else 0
-        if n_first == 0:
+        if not self._seeks_in_code(data):
             return *pretrain(data, "pretraining", self.pretrain_iter), data
+        n_first = self.pretrain_iter // 2
         alone = data._replace(partners=data.partners.with_graph(None))
         autoencoder, history = pretrain(alone, "pretraining", n_first)
         if watch.stopped:
@@ -466,7 +464,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     def _seeks_in_code(self, data: Data) -> bool:
         """Whether neighbours are sought anew once there is an autoencoder."""
         is_found = data.graph is None and data.partners.graph is not None
-        return self.n_neighbors == "auto" and is_found and data.rows.fill is None
+        learns = self.pretrain_iter > 1 or isinstance(fitted_init(self.init), Autoencoder)
+        return self.n_neighbors == "auto" and is_found and learns and data.rows.fill is None
 
     def _pretrain(
         self,
@@ -551,7 +550,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         if kind is None:
             centroids = embed_centers(init, autoencoder, data)
         elif kind == "k-means" and data.partners:
-            return make_module(connected_start(autoencoder, z, data.k, data, seed), rows), []
+            seeks = self._seeks_in_code(data)
+            return make_module(connected_start(autoencoder, z, data, seed, seeks=seeks), rows), []
         else:
             find = starts.FINDERS[kind]
             centroids = ranks.first(find, z, data.k, seed=seed, sample_weight=weight)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator
 
@@ -20,6 +21,7 @@ from ._modules import (
     ShallowNetwork,
     Standardizer,
 )
+from ._partners import Partners
 from ._pretraining import Recipe, recipe_of
 from ._progress import Watch
 from ._rows import Rows, make_rows
@@ -131,10 +133,15 @@ def embed(network: Any, rows: Rows) -> np.ndarray:
 
 def near_in_code(autoencoder: Autoencoder, data: Data) -> Data:
     """``data`` with partners that are near in the code of ``autoencoder``."""
-    ranks = data.share.ranks
-    z = ranks.stack(embed(autoencoder, data.rows))
-    graph = ranks.first(neighbour_graph, z, NEIGHBOURS)
-    return data._replace(partners=data.partners.with_graph(graph, data.held.weight))
+    z = data.share.ranks.stack(embed(autoencoder, data.rows))
+    return data._replace(partners=near_partners(z, data))
+
+
+def near_partners(z: np.ndarray, data: Data, besides: sp.csr_array | None = None) -> Partners:
+    """Partners of ``data`` that are near in its codes ``z`` (n, p), or linked ``besides``."""
+    graph = data.share.ranks.first(neighbour_graph, z, NEIGHBOURS)
+    graph = graph if besides is None else besides + graph
+    return data.partners.with_graph(graph, data.held.weight)
 
 
 def codes(network: Any, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
@@ -151,11 +158,16 @@ def embed_centers(init: Any, autoencoder: Autoencoder, data: Data) -> np.ndarray
 
 
 def connected_start(
-    autoencoder: Autoencoder, z: np.ndarray, k: int, data: Data, seed: int
+    autoencoder: Autoencoder, z: np.ndarray, data: Data, seed: int, *, seeks: bool
 ) -> starts.Start:
-    """The mixture of the ``k`` clusters of codes ``z`` (n, p) that partners connect."""
-    ranks, weight = data.share.ranks, data.all_weights()
+    """The mixture of the clusters of codes ``z`` (n, p) that partners connect.
+
+    Where a fit ``seeks`` neighbours in the code, those that are near in ``z`` do so, too.
+    """
+    ranks, weight, k = data.share.ranks, data.all_weights(), data.k
     graph = data.partners.graph if data.partners.are_neighbours else None
+    if graph is not None and seeks:
+        graph = near_partners(z, data, besides=graph).graph
     labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight, graph=graph)
     mixture = ranks.first(starts.labelled_mixture, z, labels, k, weight)
     means, covariance, weights = mixture

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skaecm import ClusteringModuleGMM, DeepAEClustering, _blocks, _graph
+from skaecm._cuts import connected_clusters
 from skaecm._partners import Partners
 
 
@@ -55,10 +56,51 @@ def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
     expected = _graph.neighbour_graph(code, 10).toarray()
     if weighted:
         expected[:, weight == 0] = 0
-    np.testing.assert_array_equal(graphs[-1].toarray(), expected)
+    # Those in X, none, those in the code, and what the start is cut from.
+    np.testing.assert_array_equal(graphs[2].toarray(), expected)
+    assert len(graphs) == 4
     assert fitted.history_[:3] == first.history_
     phases = [row["phase"] for row in fitted.history_ if "contrast" in row]
     assert phases[:5] == 4 * ["neighbours"] + ["training"]
+
+
+@pytest.fixture
+def cut_graphs(monkeypatch):
+    """The graphs that starts are cut from, as they come."""
+    graphs = []
+
+    def kept(*args, graph, **kwargs):
+        graphs.append(graph)
+        return connected_clusters(*args, graph=graph, **kwargs)
+
+    monkeypatch.setattr("skaecm._deep_start.connected_clusters", kept)
+    return graphs
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_start_is_cut_along_those_halfway_and_those_at_the_end(seed, weighted, cut_graphs):
+    X = sheet(seed)
+    weight = np.random.RandomState(seed).randint(3, size=len(X)) if weighted else None
+    halfway = deep(n_neighbors=None, pretrain_iter=3, max_iter=0, n_iter_no_change=9)
+    start = deep(pretrain_iter=7, max_iter=0, n_iter_no_change=9)
+    codes = [model.fit(X, sample_weight=weight).transform(X) for model in (halfway, start)]
+    expected = sum(_graph.neighbour_graph(code, 10).toarray() for code in codes)
+    if weighted:
+        expected[:, weight == 0] = 0
+    np.testing.assert_array_equal(cut_graphs[-1].toarray(), expected)
+
+
+@pytest.mark.parametrize("given", [{"n_neighbors": 10}, {"missing": "mask"}, {"augment": "noise"}])
+def test_others_are_not_sought_again_for_the_start(seed, given, cut_graphs):
+    X = sheet(seed)
+    if "missing" in given:
+        X[0, 0] = np.nan
+    deep(**given, max_iter=0).fit(X)
+    if "augment" in given:
+        assert cut_graphs == [None]
+    else:
+        # All of one weight: no edge was found twice.
+        assert set(cut_graphs[0].data) == {1.0}
 
 
 def test_they_are_sought_in_the_code_of_an_autoencoder_that_is_given(seed, monkeypatch):

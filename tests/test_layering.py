@@ -118,6 +118,7 @@ ROOMS |= {
         "_initialization",
         "_mixtures",
         "_modules",
+        "_partners",
         "_pretraining",
         "_progress",
         "_rows",
