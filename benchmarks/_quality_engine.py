@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from skaecm import DeepAEClustering, _cuts, _initialization, _modules
+from skaecm import DeepAEClustering, _cuts, _deep_start, _initialization, _modules
 from skaecm._training import Training
 
 Change = Callable[[DeepAEClustering, np.ndarray], DeepAEClustering]
@@ -26,6 +26,7 @@ MOVES = 3
 # What stand-ins call.
 RUN_EPOCH = Training.run_epoch
 STEADINESS = _cuts.steadiness
+NEAR_PARTNERS = _deep_start.near_partners
 
 
 def patched(*parts: tuple[Any, str, Any]) -> Change:
@@ -77,6 +78,11 @@ def merge_after_training(model: DeepAEClustering, X: np.ndarray) -> DeepAECluste
     return go_on(model.set_params(k=2 * k).fit(X), X, k)
 
 
+def near_once(z: np.ndarray, data: Any, besides: Any = None) -> Any:
+    """Partners that are near in the code, but no further ones besides them."""
+    return NEAR_PARTNERS(z, data) if besides is None else data.partners
+
+
 # Of the two ways to cut the graph of neighbours, merged clusters as if there was no other.
 MERGED = (_cuts, "spectral_clusters", lambda *_: None)
 
@@ -88,6 +94,7 @@ CHANGES: dict[str, Change] = {
     "less steady cut at the start": patched(
         (_cuts, "steadiness", lambda *args: -STEADINESS(*args))
     ),
+    "cut along the first neighbours": patched((_deep_start, "near_partners", near_once)),
     "start not softened": patched((_initialization, "SOFTENING", 1.0)),
     # The best run of k-means without partners, one try with them.
     "no consensus at the start": patched(
