@@ -1,7 +1,8 @@
 """Both estimators are scikit-learn's citizens: its own checks, and its own tools.
 
 Only here ConvergenceWarning and UserWarning are ignored, as in scikit-learn's
-own suite: the checks fit a handful of rows for a few epochs.
+own suite: the checks fit a handful of rows for a few epochs. So few, since they make
+hundreds of fits, as that suite does with its own iterative estimators.
 """
 
 import numpy as np
@@ -23,13 +24,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
+BRIEF = {"pretrain_iter": 5, "max_iter": 5}
 SMALL = [
     ClusteringModuleGMM(k=3, max_iter=5),
-    DeepAEClustering(k=3, hidden_layer_sizes=(16,), pretrain_iter=5, max_iter=5),
+    DeepAEClustering(k=3, hidden_layer_sizes=(16,), **BRIEF),
 ]
 MASKED = [clone(estimator).set_params(missing="mask") for estimator in SMALL]
 COUNTING = [clone(estimator).set_params(k="auto") for estimator in SMALL]
-INSTANCES = [*SMALL, *MASKED, *COUNTING, ClusteringModuleGMM(), DeepAEClustering()]
+INSTANCES = [*SMALL, *MASKED, *COUNTING, ClusteringModuleGMM(), DeepAEClustering(**BRIEF)]
 
 # As scikit-learn excuses its own KMeans: centres and batches are drawn at random
 # over the rows, so that a row of weight two and the row twice, or a row of weight
