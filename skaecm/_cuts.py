@@ -214,6 +214,11 @@ def steadiness(
     return float(np.mean(agreement))
 
 
+def tells_in_halves(n_rows: int, k: int) -> bool:
+    """Whether ``n_rows`` are so many that neighbours tell ``k`` clusters of half of them apart."""
+    return n_rows >= 2 * ROWS_PER_CLUSTER * k
+
+
 def connected_clusters(
     z: np.ndarray,
     k: int,
@@ -243,7 +248,7 @@ def connected_clusters(
 
     whole = points(np.arange(len(z)), np.sort(order[:n_sampled]), graph)
     merged = merged_clusters(whole, k, rng)
-    if len(order) < 2 * ROWS_PER_CLUSTER * k:
+    if not tells_in_halves(len(order), k):
         return merged
     spectral = spectral_clusters(whole, k, rng)
     if spectral is None or adjusted_rand_score(merged, spectral) == 1.0:

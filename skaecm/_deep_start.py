@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 from . import _initialization as starts
 from ._checks import fitted_centers, init_centers
-from ._cuts import connected_clusters
+from ._cuts import connected_clusters, tells_in_halves
 from ._data import Data
 from ._graph import NEIGHBOURS, neighbour_graph
 from ._mixtures import VARIANCE_FLOOR
@@ -162,11 +162,12 @@ def connected_start(
 ) -> starts.Start:
     """The mixture of the clusters of codes ``z`` (n, p) that partners connect.
 
-    Where a fit ``seeks`` neighbours in the code, those that are near in ``z`` do so, too.
+    Where a fit of many rows ``seeks`` neighbours in the code, those that are near in ``z`` do
+    so, too.
     """
     ranks, weight, k = data.share.ranks, data.all_weights(), data.k
     graph = data.partners.graph if data.partners.are_neighbours else None
-    if graph is not None and seeks:
+    if graph is not None and seeks and tells_in_halves(data.n_weighted, k):
         graph = near_partners(z, data, besides=graph).graph
     labels = ranks.first(connected_clusters, z, k, seed=seed, sample_weight=weight, graph=graph)
     mixture = ranks.first(starts.labelled_mixture, z, labels, k, weight)

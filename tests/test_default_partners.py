@@ -56,9 +56,7 @@ def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
     expected = _graph.neighbour_graph(code, 10).toarray()
     if weighted:
         expected[:, weight == 0] = 0
-    # Those in X, none, those in the code, and what the start is cut from.
-    np.testing.assert_array_equal(graphs[2].toarray(), expected)
-    assert len(graphs) == 4
+    np.testing.assert_array_equal(graphs[-1].toarray(), expected)
     assert fitted.history_[:3] == first.history_
     phases = [row["phase"] for row in fitted.history_ if "contrast" in row]
     assert phases[:5] == 4 * ["neighbours"] + ["training"]
@@ -66,7 +64,8 @@ def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
 
 @pytest.fixture
 def cut_graphs(monkeypatch):
-    """The graphs that starts are cut from, as they come."""
+    """The graphs that starts of 300 rows are cut from, as they come, as if these were many."""
+    monkeypatch.setattr("skaecm._cuts.ROWS_PER_CLUSTER", 20)
     graphs = []
 
     def kept(*args, graph, **kwargs):
@@ -88,6 +87,16 @@ def test_the_start_is_cut_along_those_halfway_and_those_at_the_end(seed, weighte
     if weighted:
         expected[:, weight == 0] = 0
     np.testing.assert_array_equal(cut_graphs[-1].toarray(), expected)
+
+
+def test_few_rows_have_no_further_ones_for_the_start(seed, cut_graphs, monkeypatch):
+    """No half of 300 rows has 51 for each of three clusters."""
+    for rows_per_cluster in (50, 51):
+        monkeypatch.setattr("skaecm._cuts.ROWS_PER_CLUSTER", rows_per_cluster)
+        deep(max_iter=0).fit(sheet(seed))
+    both, first = (set(graph.data) for graph in cut_graphs)
+    assert both == {1.0, 2.0}
+    assert first == {1.0}
 
 
 @pytest.mark.parametrize("given", [{"n_neighbors": 10}, {"missing": "mask"}, {"augment": "noise"}])
