@@ -125,10 +125,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         neighbours of many, and there are at least 100 rows a cluster and at most
         100,000, in one array of at least `k` columns. Where no entries are missing they
         are then sought anew in the code of the autoencoder, after half of `pretrain_iter` (or
-        in that of `init`), and once more for the start. Neighbours of rows of more than 64
-        features are sought among their principal directions. With more than 100,000 rows the
-        search is approximate and needs faiss (``pip install "skaecm[neighbors]"``). With an
-        `adjacency`, the nearest of the smoothed rows join its edges.
+        in that of `init`), and once more for the start of 200 rows a cluster. Those of rows of
+        more than 64 features are sought among their principal directions. With more than 100,000
+        rows the search is approximate and needs faiss (``pip install "skaecm[neighbors]"``). With
+        an `adjacency`, the nearest of the smoothed rows join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
