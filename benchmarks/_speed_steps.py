@@ -164,7 +164,7 @@ def our_training(X, hidden, batch, device, mixed_precision=False):
     data = model._check_data(X, None, None, reset=True)
     prepared, *_ = model._prepare(data, 0)
     network, _ = model._start(prepared, data, 0)
-    training = model._make_training(network, data.rows, 0)
+    training = model._make_training(network, data, 0)
     network.settle(data.rows)
     network.train()
     training.epoch = 1

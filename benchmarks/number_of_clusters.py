@@ -41,7 +41,7 @@ from skaecm.metrics import clustering_accuracy
 
 RESULTS = Path(__file__).parent / "results" / "number_of_clusters.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
-ENGINE = {"ClusteringModuleGMM": 1, "DeepAEClustering": 17}
+ENGINE = {"ClusteringModuleGMM": 1, "DeepAEClustering": 18}
 DRAW = 2000
 
 # Clusters, features, rows, and the range of the clusters' standard deviations.

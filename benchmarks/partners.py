@@ -284,9 +284,9 @@ def run_cost(name, seed, limit):
             autoencoder,
             phase="pretraining",
             generator=make_generator(seed),
-            **model._training_settings(data.rows),
+            **model._training_settings(data),
         )
-        training = model._make_training(network, data.rows, seed)
+        training = model._make_training(network, data, seed)
         epochs[variant, "pretraining"] = partial(pretraining.run_epoch, data.partners.pretraining)
         epochs[variant, "joint"] = partial(training.run_epoch, data.partners.training)
     seconds = {key: [] for key in epochs}

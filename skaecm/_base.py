@@ -296,7 +296,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
             else:
                 check_same("partial_fit", {"k": (self.module_.clustering.k, data.k)})
                 network = self._adopt(self.module_, data)
-                training = self._make_training(network, data.rows, start_seed)
+                training = self._make_training(network, data, start_seed)
                 if self._training_state is None:
                     # The running average goes on: a block does not replace it.
                     training.epoch = self.n_iter_ + 1
@@ -522,10 +522,10 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         adopted.gamma = self.gamma
         return adopted
 
-    def _training_settings(self, rows: Rows) -> dict[str, Any]:
+    def _training_settings(self, data: Data, n_steps: int = STEPS_PER_EPOCH) -> dict[str, Any]:
         batch_size = self.batch_size
         if batch_size == "auto":
-            share = len(rows) // STEPS_PER_EPOCH
+            share = len(data.rows) // n_steps
             batch_size = int(np.clip(share, SMALLEST_BATCH, self._largest_batch))
         return {
             "batch_size": batch_size,
@@ -537,12 +537,12 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
         patience = self.n_iter_no_change
         return {"max_iter": max_iter, "tol": self.tol, "n_iter_no_change": patience}
 
-    def _make_training(self, network: ClusteringNetwork, rows: Rows, seed: int) -> Training:
+    def _make_training(self, network: ClusteringNetwork, data: Data, seed: int) -> Training:
         return Training(
             network,
             phase="training",
             generator=make_generator(seed),
-            **self._training_settings(rows),
+            **self._training_settings(data),
         )
 
     def _run(
@@ -555,7 +555,7 @@ class BaseModuleClusterer(CallbackSupportMixin, BaseFittedClusterer, ABC):
     ) -> Run:
         """Train ``network`` in place: epochs, then the averaging epoch."""
         rows = data.partners.training
-        training = self._make_training(network, rows, seed)
+        training = self._make_training(network, data, seed)
         stopping = self._stopping_settings(self.max_iter, data.partners.are_neighbours)
         start = copy.deepcopy(network.state_dict())
         converged = False

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
 from . import _initialization as starts
-from ._base import BaseModuleClusterer, make_module
+from ._base import STEPS_PER_EPOCH, BaseModuleClusterer, make_module
 from ._checks import (
     check_hidden_sizes,
     check_picklable,
@@ -43,6 +43,8 @@ from ._progress import UNWATCHED, Watch
 
 # Epochs of the module alone, as published.
 MODULE_EPOCHS = 100
+# Of the epochs of pretraining, those before neighbours are sought in the code, and most with them.
+SHARES = 0.4, 0.25
 
 # The default strength of the prior, times k: in balance, a cluster's pull on one row.
 ALPHA_TIMES_K = 0.5
@@ -54,26 +56,24 @@ TOL, CODE_TOL, NEIGHBOURS_TOL = 1e-3, 1e-2, 3e-2
 class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     """Joint clustering and embedding by an autoencoder with a clustering module.
 
-    The embedding and the clustering are learned together (AE-CM) [1]_. With
-    ``z = f(x)`` the code, ``h`` the decoder, ``g = softmax(W z + b)`` the
-    responsibilities and ``mu_j`` the centroids in the embedding, the loss is the
-    mean over rows of::
+    The embedding and the clustering are learned together (AE-CM) [1]_. With ``z = f(x)`` the code,
+    ``h`` the decoder, ``g = softmax(W z + b)`` the responsibilities and ``mu_j`` the centroids in
+    the embedding, the loss is the mean over rows of::
 
         beta ||x - h(z)||^2 / V + ||z - sum_j g_j mu_j||^2
           + sum_j g_j (1 - g_j) + lam sum_jl |<mu_j, mu_l> - delta_jl|
           - sum_j alpha_j log gbar_j
 
-    where V is the total variance of X, so that `beta` weighs the fraction of
-    variance that the autoencoder leaves unexplained. None of the weights depends
-    on the batch size or on the scale or width of X.
+    where V is the total variance of X, so that `beta` weighs the fraction of variance that the
+    autoencoder leaves unexplained. None of the weights depends on the batch size or on the scale or
+    width of X.
 
-    Rows may have partners that belong to their cluster, transformed copies or
-    neighbours in a graph. Row and partner then count alike in the loss (but a neighbour,
-    being a row itself, is reconstructed in its own turn only), and
-    ``- gamma log sum_j g_j(x) g_j(x') / gbar_j`` is added: how much more often the
-    mixture draws them from one component than two rows at random. While
-    pretraining, when there are no clusters yet, a kernel of the codes of
-    neighbours takes the place of the mixture (see the user guide).
+    Rows may have partners that belong to their cluster, transformed copies or neighbours in a
+    graph. Row and partner then count alike in the loss (but a neighbour, being a row itself, is
+    reconstructed in its own turn only), and ``- gamma log sum_j g_j(x) g_j(x') / gbar_j`` is
+    added: how much more often the mixture draws them from one component than two rows at random.
+    While pretraining, when there are no clusters yet, a kernel of the codes of neighbours takes
+    the place of the mixture (see the user guide).
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Number of clusters. "auto" counts them (see Notes), at most one for ten rows and 100;
         a start that is given has its own number.
     n_components : int, default=None
-        Width of the embedding. None is the larger of `k` and 10; where X spreads over
-        more than 50 directions (see Notes), as texts do, 10 becomes 100, or `n_features`
-        if less. With less than `k`, the centroids cannot be orthonormal: the mixture's
-        distortion is then kept in full and `lam` is not used.
+        Width of the embedding. None is the larger of `k` and 10; where X spreads over more than 50
+        directions (see Notes), as texts do, 10 becomes 100, or `n_features` if less. With less than
+        `k`, the centroids cannot be orthonormal: the mixture's distortion is then kept in full and
+        `lam` is not used.
     hidden_layer_sizes : sequence of int or "auto", default="auto"
         Widths of the encoder's hidden layers (LeakyReLU), mirrored in the decoder. "auto" is
         500-500-2000, or 500-500-1000 for 5000 rows and more over at most 50 directions.
@@ -102,8 +102,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     beta : float, default=0.1
         Weight of the reconstruction. A published beta is ``beta * V`` here.
     lam : float, default=0.1
-        Weight of the centroids' orthonormality. A published ``(lambda, B)`` is
-        ``lambda / B`` here.
+        Weight of the centroids' orthonormality. A published ``(lambda, B)`` is ``lambda / B`` here.
     gamma : float, default=1.0
         Weight of the pairs, where rows have partners by `augment`, `n_neighbors` or `adjacency`.
     augment : {"image", "noise"}, callable or None, default=None
@@ -111,24 +110,22 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
 
         - "image": random rotation (up to 10 degrees), shift and scale (up to a
           tenth) of images of `image_shape`.
-        - "noise": Gaussian noise of a tenth of every column's standard deviation,
-          for tables.
+        - "noise": Gaussian noise of a tenth of every column's standard deviation, for tables.
         - a callable ``(batch, generator) -> batch`` of tensors on the device of the
           fit; random numbers should come from ``generator``.
     image_shape : tuple of int, default=None
-        (height, width) or (channels, height, width) of the image that a row of X
-        holds in C order, for ``augment="image"``.
+        (height, width) or (channels, height, width) of the image in a row of X, in C order.
     n_neighbors : int, "auto" or None, default="auto"
-        Number of nearest rows, at most ``n_samples - 1``, that are taken to be of
-        the cluster of a row; None is none, with faster epochs. "auto" is 10 where
-        neighbours tell clusters apart (see the user guide): no few rows are the
-        neighbours of many, and there are at least 100 rows a cluster and at most
-        100,000, in one array of at least `k` columns. Where no entries are missing they
-        are then sought anew in the code of the autoencoder, after half of `pretrain_iter` (or
-        in that of `init`), and once more for the start of 200 rows a cluster. Those of rows of
-        more than 64 features are sought among their principal directions. With more than 100,000
-        rows the search is approximate and needs faiss (``pip install "skaecm[neighbors]"``). With
-        an `adjacency`, the nearest of the smoothed rows join its edges.
+        Number of nearest rows, at most ``n_samples - 1``, that are taken to be of the cluster of a
+        row; None is none, with faster epochs. "auto" is 10 where neighbours tell clusters apart
+        (see the user guide): no few rows are the neighbours of many, and there are at least 100
+        rows a cluster and at most 100,000, in one array of at least `k` columns. Where no entries
+        are missing they are then sought anew in the code of the autoencoder, after two fifths of
+        `pretrain_iter` (or in that of `init`), and once more for the start of 200 rows a cluster.
+        Those of rows of more than 64 features are sought among their principal directions. With
+        more than 100,000 rows the search is approximate and needs faiss (``pip install
+        "skaecm[neighbors]"``). With an `adjacency`, the nearest of the smoothed rows join its
+        edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
@@ -153,7 +150,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Wrapped in `sklearn.frozen.FrozenEstimator`, an estimator survives `clone`.
     pretrain_iter : int, default=50
         Number of epochs of reconstruction before the start. Where neighbours are sought anew
-        in the code, one half comes before, and at most the other half after, by `tol`.
+        in the code, two fifths come before, and at most a quarter after, by `tol`.
     n_init : int, default=1
         Number of starts from the one pretrained autoencoder, of which the one with the lowest
         loss, above the least that its own prior allows, is kept. One that is given is tried once.
@@ -164,8 +161,8 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         by a `callback` or a `checkpoint`. Rows in blocks, and several processes of
         torch.distributed, take one run after the other all the same.
     batch_size : int or "auto", default="auto"
-        Largest number of rows in a step; "auto" is a 32nd of the rows, at least 32
-        and at most 256.
+        Largest number of rows in a step; "auto" is a 32nd of the rows, or a 64th where
+        neighbours are sought anew in the code, at least 32 and at most 256.
     max_iter : int, default=200
         Largest number of epochs of joint training; 0 keeps the start.
     learning_rate_init : float, default=0.001
@@ -184,10 +181,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     device : str or torch.device, default="auto"
         "auto" is CUDA if there is one, else the CPU. "mps" computes in float32.
     mixed_precision : bool, default=False
-        Whether the layers of the autoencoder compute in bfloat16 while training, for X
-        in float32. Weights, optimizer and losses stay in float32, and so does all that
-        comes after the fit. Faster where the processor has instructions for it (see the
-        user guide), slower elsewhere.
+        Whether the layers of the autoencoder compute in bfloat16 while training, for X in float32.
+        Weights, optimizer and losses stay in float32, and so does all that comes after the fit.
+        Faster where the processor has instructions for it (see the user guide), slower elsewhere.
     memory : str or object with the joblib.Memory interface, default=None
         Where to cache the pretraining, as in `sklearn.pipeline.Pipeline`. An `autoencoder`
         or `augment` is known by its name and arguments. Several processes do without.
@@ -201,11 +197,10 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         Whether to show progress on stderr: a bar for every phase, by tqdm (``pip install
         "skaecm[progress]"``), else a line for every epoch.
     callback : callable, default=None
-        Called after every epoch with a new dict: the row of `history_`, and "run", the
-        number of the start, from 1, or 0 while pretraining. A true result stops the fit:
-        the estimator then has what was trained so far, without the averaging epoch (after
-        a stop while pretraining that is the start of joint training), and `converged_`
-        is False.
+        Called after every epoch with a new dict: the row of `history_`, and "run", the number of
+        the start, from 1, or 0 while pretraining. A true result stops the fit: the estimator then
+        has what was trained so far, without the averaging epoch (after a stop while pretraining
+        that is the start of joint training), and `converged_` is False.
     checkpoint : str, path-like or Checkpoint, default=None
         Folder in which `fit` is kept after every epoch, so that the same call goes on from
         there when its process has ended (needs ``pip install "skaecm[persistence]"``).
@@ -244,14 +239,13 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     loss_curve_ : list of float
         Mean loss of every joint epoch of the best run.
     history_ : list of dict
-        One dict an epoch: "phase" ("pretraining", "neighbours" where it goes on with
-        those in the code, "module" where the module is trained alone, "training" or
-        "averaging"), "epoch", "loss" and its terms "reconstruction", "E1", "E2", "E3"
-        (where centroids need not be orthonormal), "orthonormality", "E4", and with
-        partners "pairs" and "contrast", each times its weight; after pretraining then
-        "changed", the share of rows whose cluster is another than in the epoch before
-        (in the first epoch: than at the start), which passes of `partial_fit` do not
-        have. A last row of the phase "start", or "best" with an epoch, says that the state
+        One dict an epoch: "phase" ("pretraining", "neighbours" where it goes on with those in the
+        code, "module" where the module is trained alone, "training" or "averaging"), "epoch",
+        "loss" and its terms "reconstruction", "E1", "E2", "E3" (where centroids need not be
+        orthonormal), "orthonormality", "E4", and with partners "pairs" and "contrast", each times
+        its weight; after pretraining then "changed", the share of rows whose cluster is another
+        than in the epoch before (in the first: than at the start), which passes of `partial_fit`
+        do not have. A last row of the phase "start", or "best" with an epoch, says that the state
         there had the lower loss, by more than a share `tol` of the end's, and was kept.
     n_features_in_ : int
         Number of features seen in `fit`.
@@ -267,21 +261,20 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     `score` is the modularity of the clusters on the graph of nearest rows of X. It holds
     neither the loss weights nor the embedding, so that settings can be compared.
 
-    `score_samples` is the log-density, in nats of the space of X, of the model from which
-    `sample` draws: ``z ~ sum_j weights_[j] N(embedding_centers_[j], embedding_covariances_[j]
-    I)`` and ``x ~ N(h(z), noise_variance_ I)``. The integral over z takes h as straight
-    about the row's own code: it is exact for a linear decoder.
+    `score_samples` is the log-density, in nats of the space of X, of the model from which `sample`
+    draws: ``z ~ sum_j weights_[j] N(embedding_centers_[j], embedding_covariances_[j] I)`` and ``x ~
+    N(h(z), noise_variance_ I)``. The integral over z takes h as straight about the row's own code:
+    it is exact for a linear decoder.
 
-    X spreads over as many directions as the participation ratio of its covariance C,
-    ``trace(C)^2 / trace(C^2)``, says: 30 for MNIST, 800 for 20 Newsgroups.
-    With ``k="auto"`` clusters are counted in X, as :class:`ClusteringModuleGMM` counts them.
-    What follows is the fit with that `k`.
+    X spreads over as many directions as the participation ratio of its covariance C, ``trace(C)^2 /
+    trace(C^2)``, says: 30 for MNIST, 800 for 20 Newsgroups. With ``k="auto"`` clusters are counted
+    in X, as :class:`ClusteringModuleGMM` counts them. What follows is the fit with that `k`.
 
     References
     ----------
-    .. [1] A. Boubekki, M. Kampffmeyer, R. Jenssen, U. Brefeld, "Joint
-       optimization of an autoencoder for clustering and embedding", Machine
-       Learning 110 (2021), section 4. :arxiv:`2012.03740`
+    .. [1] A. Boubekki, M. Kampffmeyer, R. Jenssen, U. Brefeld, "Joint optimization of an
+       autoencoder for clustering and embedding", Machine Learning 110 (2021), section 4.
+       :arxiv:`2012.03740`
 
     Examples
     --------
@@ -440,18 +433,24 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
             return autoencoder, [], near_in_code(autoencoder, data) if seeks else data
         width, recipe = design(data, self.n_components, self.autoencoder, self.hidden_layer_sizes)
         warn_about_width(width, data.k)
-        pretrain = partial(self._pretrain, width=width, recipe=recipe, seed=seed, watch=watch)
+        settings = self._training_settings(data)
+        pretrain = partial(
+            self._pretrain, width=width, recipe=recipe, seed=seed, watch=watch, settings=settings
+        )
         if not self._seeks_in_code(data):
             return *pretrain(data, "pretraining", self.pretrain_iter), data
-        n_first = self.pretrain_iter // 2
+        n_first, n_more = (max(1, int(share * self.pretrain_iter)) for share in SHARES)
         alone = data._replace(partners=data.partners.with_graph(None))
         autoencoder, history = pretrain(alone, "pretraining", n_first)
         if watch.stopped:
             return autoencoder, history, data
         data = near_in_code(autoencoder, data)
-        n_more = self.pretrain_iter - n_first
         autoencoder, more = pretrain(data, "neighbours", n_more, before=(autoencoder, n_first))
         return autoencoder, history + more, data
+
+    def _training_settings(self, data: Data, n_steps: int = STEPS_PER_EPOCH) -> dict[str, Any]:
+        # With neighbours in the code, twice as many in little more than half of the epochs.
+        return super()._training_settings(data, n_steps * (1 + self._seeks_in_code(data)))
 
     def _stopping_settings(
         self, max_iter: int, are_neighbours: bool, tol: float = NEIGHBOURS_TOL
@@ -477,6 +476,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         recipe: Recipe,
         seed: int,
         watch: Watch,
+        settings: dict[str, Any],
         before: tuple[Autoencoder | None, int] = (None, 0),
     ) -> tuple[Autoencoder, list[dict[str, Any]]]:
         """What ``recipe`` builds with a code of ``width``, trained to reconstruct, its history.
@@ -506,7 +506,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 n_components=width,
                 seed=seed,
                 mixed_precision=self.mixed_precision,
-                training_settings=self._training_settings(data.rows),
+                training_settings=settings,
                 stopping_settings=stopping,
                 watch=watched,
             )
@@ -563,7 +563,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
                 data.rows_of_own(own),
                 seed,
                 watch,
-                self._training_settings(rows),
+                self._training_settings(data),
                 self._stopping_settings(MODULE_EPOCHS, are_neighbours=False),
             )
         return make_module(posterior_start(autoencoder, z, centroids, data), rows), []

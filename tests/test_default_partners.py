@@ -52,14 +52,14 @@ def test_they_are_sought_anew_in_the_code(seed, weighted, monkeypatch):
         return partners
 
     monkeypatch.setattr(Partners, "with_graph", kept)
-    fitted = deep(pretrain_iter=7, n_iter_no_change=9, max_iter=20).fit(X, sample_weight=weight)
+    fitted = deep(pretrain_iter=8, n_iter_no_change=9, max_iter=20).fit(X, sample_weight=weight)
     expected = _graph.neighbour_graph(code, 10).toarray()
     if weighted:
         expected[:, weight == 0] = 0
     np.testing.assert_array_equal(graphs[-1].toarray(), expected)
     assert fitted.history_[:3] == first.history_
     phases = [row["phase"] for row in fitted.history_ if "contrast" in row]
-    assert phases[:5] == 4 * ["neighbours"] + ["training"]
+    assert phases[:3] == 2 * ["neighbours"] + ["training"]
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def cut_graphs(monkeypatch):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_start_is_cut_along_those_halfway_and_those_at_the_end(seed, weighted, cut_graphs):
+def test_the_start_is_cut_along_the_first_and_those_at_the_end(seed, weighted, cut_graphs):
     X = sheet(seed)
     weight = np.random.RandomState(seed).randint(3, size=len(X)) if weighted else None
-    halfway = deep(n_neighbors=None, pretrain_iter=3, max_iter=0, n_iter_no_change=9)
-    start = deep(pretrain_iter=7, max_iter=0, n_iter_no_change=9)
-    codes = [model.fit(X, sample_weight=weight).transform(X) for model in (halfway, start)]
+    first = deep(n_neighbors=None, pretrain_iter=3, max_iter=0, n_iter_no_change=9)
+    start = deep(pretrain_iter=8, max_iter=0, n_iter_no_change=9)
+    codes = [model.fit(X, sample_weight=weight).transform(X) for model in (first, start)]
     expected = sum(_graph.neighbour_graph(code, 10).toarray() for code in codes)
     if weighted:
         expected[:, weight == 0] = 0
@@ -147,9 +147,19 @@ def test_pretraining_with_neighbours_goes_on_for_longer(seed):
 
 
 def test_only_pretraining_with_neighbours_ends_when_its_loss_is_flat(seed):
-    fitted = deep(pretrain_iter=12, n_iter_no_change=2, tol=1e9).fit(sheet(seed))
+    fitted = deep(pretrain_iter=20, n_iter_no_change=2, tol=1e9).fit(sheet(seed))
     phases = [row["phase"] for row in fitted.history_]
-    assert phases[:12] == 6 * ["pretraining"] + 3 * ["neighbours"] + 3 * ["training"]
+    assert phases[:14] == 8 * ["pretraining"] + 3 * ["neighbours"] + 3 * ["training"]
+
+
+@pytest.mark.parametrize(("n_neighbors", "share"), [("auto", 64), (10, 32), (None, 32)])
+def test_steps_are_half_as_large_where_they_are_sought_in_the_code(seed, n_neighbors, share):
+    X = sheet(seed, n=64 * 40)
+    fitted, expected = (
+        deep(n_neighbors=n_neighbors, batch_size=batch_size, max_iter=2).fit(X)
+        for batch_size in ("auto", len(X) // share)
+    )
+    assert_same_fit(fitted, expected)
 
 
 def test_they_stay_where_entries_are_missing(seed):
