@@ -80,7 +80,7 @@ PLACES = [
     (DeepAEClustering, {}, ("training", 5, 1)),
     (DeepAEClustering, {}, ("averaging", 7, 1)),
     (DeepAEClustering, {"n_neighbors": "auto"}, ("neighbours", 1, 0)),
-    (DeepAEClustering, {"n_neighbors": "auto"}, ("neighbours", 2, 0)),
+    (DeepAEClustering, {"n_neighbors": "auto", "pretrain_iter": 8}, ("neighbours", 2, 0)),
     (DeepAEClustering, {"n_neighbors": "auto"}, ("training", 3, 1)),
     (DeepAEClustering, {"init": "pinv"}, ("module", 2, 1)),
     (DeepAEClustering, {"init": "pinv"}, ("training", 2, 1)),
