@@ -93,9 +93,8 @@ RESULTS = Path(__file__).parent / "results" / "quality.jsonl"
 TABLE = RESULTS.with_suffix(".txt")
 
 # To be raised when the same parameters of DeepAEClustering give other clusters: the first for
-# our settings, the next for those of them that start as rows without partners do, the last for
-# the published set-ups and the plain autoencoder, which a better start or stop of our own
-# leaves as they are.
+# our settings, the next for those of them without partners, the last for the published set-ups
+# and the plain autoencoder, which a better start or stop of our own leaves as they are.
 ENGINE = 12
 ALONE_ENGINE = 10
 PUBLISHED_ENGINE = 1
@@ -244,8 +243,7 @@ def settings_of(name, method):
         params = DeepAEClustering(**OUR_SETTINGS[method]).get_params(deep=False)
         settings = {key: value for key, value in params.items() if key not in NOT_SETTINGS}
         has_partners = params["augment"] or (params["n_neighbors"] and name not in TEXTS)
-        is_merged = has_partners and params["init"] == "k-means"
-        settings["engine"] = ENGINE if is_merged else ALONE_ENGINE
+        settings["engine"] = ENGINE if has_partners else ALONE_ENGINE
         if method in CHANGED:
             settings["change"] = CHANGED[method]
     elif method in STARTS:
