@@ -114,7 +114,7 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         - a callable ``(batch, generator) -> batch`` of tensors on the device of the
           fit; random numbers should come from ``generator``.
     image_shape : tuple of int, default=None
-        (height, width) or (channels, height, width) of the image in a row of X, in C order.
+        (height, width) or (channels, height, width) of images, in C order, for ``augment="image"``.
     n_neighbors : int, "auto" or None, default="auto"
         Number of nearest rows, at most ``n_samples - 1``, that are taken to be of the cluster of a
         row; None is none, with faster epochs. "auto" is 10 where neighbours tell clusters apart
@@ -123,9 +123,9 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
         are missing they are then sought anew in the code of the autoencoder, after two fifths of
         `pretrain_iter` (or in that of `init`), and once more for the start of 200 rows a cluster.
         Those of rows of more than 64 features are sought among their principal directions. With
-        more than 100,000 rows the search is approximate and needs faiss (``pip install
-        "skaecm[neighbors]"``). With an `adjacency`, the nearest of the smoothed rows join its
-        edges.
+        more than 100,000 rows the search is approximate and needs faiss
+        (``pip install "skaecm[neighbors]"``). With an `adjacency`, the nearest of the smoothed rows
+        join its edges.
     init : {"k-means", "k-means++", "pinv", "random"}, array-like of shape \
             (k, n_features), fitted estimator or autoencoder, default="k-means"
         Where joint training starts.
@@ -262,13 +262,13 @@ class DeepAEClustering(BaseDeepFitted, BaseModuleClusterer):
     neither the loss weights nor the embedding, so that settings can be compared.
 
     `score_samples` is the log-density, in nats of the space of X, of the model from which `sample`
-    draws: ``z ~ sum_j weights_[j] N(embedding_centers_[j], embedding_covariances_[j] I)`` and ``x ~
-    N(h(z), noise_variance_ I)``. The integral over z takes h as straight about the row's own code:
-    it is exact for a linear decoder.
+    draws: ``z ~ sum_j weights_[j] N(embedding_centers_[j], embedding_covariances_[j] I)`` and
+    ``x ~ N(h(z), noise_variance_ I)``. The integral over z takes h as straight about the row's own
+    code: it is exact for a linear decoder.
 
-    X spreads over as many directions as the participation ratio of its covariance C, ``trace(C)^2 /
-    trace(C^2)``, says: 30 for MNIST, 800 for 20 Newsgroups. With ``k="auto"`` clusters are counted
-    in X, as :class:`ClusteringModuleGMM` counts them. What follows is the fit with that `k`.
+    X spreads over as many directions as the participation ratio of its covariance C says,
+    ``trace(C)^2 / trace(C^2)``: 30 for MNIST, 800 for 20 Newsgroups. With ``k="auto"`` clusters are
+    counted in X as by :class:`ClusteringModuleGMM`, and what follows is the fit with that `k`.
 
     References
     ----------
