@@ -134,11 +134,15 @@ def format_changes(rows, data, ours, changes):
     of the data sets' medians.
     """
     runs = {(row["data"], row["method"], row["seed"]): row for row in rows if "error" not in row}
+    labels = [change.removeprefix(f"{ours}, ") for change in changes]
+    width = max(map(len, labels))
     lines = [
         f"Ablations: {ours} with one change, less {ours} with the same seeds, ACC and NMI",
-        f"  {'change':26s} {'seeds':>5s} " + " ".join(f"{name:>13s}" for name in data) + "  time",
+        f"  {'change':{width}s} {'seeds':>5s} "
+        + " ".join(f"{name:>13s}" for name in data)
+        + "  time",
     ]
-    for change in changes:
+    for change, label in zip(changes, labels, strict=True):
         cells, counts, costs = [], [], []
         for name in data:
             pairs = [
@@ -161,8 +165,7 @@ def format_changes(rows, data, ours, changes):
         if counts:
             seeds = "-".join(dict.fromkeys([str(min(counts)), str(max(counts))]))
             cost = f"{np.mean(costs):5.2f}" if costs else f"{'-':>5s}"
-            label = change.removeprefix(f"{ours}, ")
-            lines.append(f"  {label:26s} {seeds:>5s} {' '.join(cells)} {cost}")
+            lines.append(f"  {label:{width}s} {seeds:>5s} {' '.join(cells)} {cost}")
     return lines
 
 
